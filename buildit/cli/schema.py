@@ -36,6 +36,7 @@ from buildit.recipe.package import (
     UseChoice,
 )
 from buildit.recipe.schema import Model
+from buildit.recipe.stack import StackSpec
 from buildit.recipe.template.template import DEFAULT_NAMES, FILTERS
 
 Schema = dict[str, Any]
@@ -100,10 +101,16 @@ def config_schema() -> Schema:
     return {"$schema": DIALECT, **_schema(ConfigSpec), "title": ".buildit-config.yaml"}
 
 
+def stack_schema() -> Schema:
+    """stack.yaml."""
+    return {"$schema": DIALECT, **_schema(StackSpec), "title": "stack.yaml"}
+
+
 SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "pkg": pkg_schema,
     "container": container_schema,
     "config": config_schema,
+    "stack": stack_schema,
 }
 
 
@@ -256,6 +263,7 @@ def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
 
 _SECTIONS: Mapping[str, tuple[type[Model], ...]] = {
     "container.yaml": (StepSpec,),
+    "stack.yaml": (StackSpec,),
     "pkg.yaml": (
         EmbeddedPackage,
         DebianSourcePackage,
@@ -279,6 +287,7 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.FLAG, "flag"),
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),
+        (leaf.STACK_NAME, "name"),
         (SECRET_ID, "id"),
         (leaf.PACKAGE_NAME, "category/name"),
         (leaf.DEBIAN_PACKAGE, "debian:NAME"),
@@ -386,6 +395,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{one}`" for one in choices)
     if "const" in schema:
         return f"`{schema['const']}`"
+    if schema.get("type") == ["null"]:
+        return "nothing"
     if schema.get("type") == "array":
         return f"list of {_kind(schema['items'])}" if schema.get("items") else "list of rules"
     if schema.get("type") == "object":

@@ -31,6 +31,12 @@ def is_text(value: str) -> str:
     return value
 
 
+def is_nothing(value: str) -> str:
+    if value:
+        raise LeafError(f"expected a mapping or nothing, found {value!r}", "leave the value out")
+    return value
+
+
 def is_line(value: str) -> str:
     if "\n" in is_text(value):
         raise LeafError("expected one line, found several")
@@ -234,6 +240,7 @@ def package_name(value: str) -> str:
 FLAG = r"[A-Za-z0-9][A-Za-z0-9+_@-]{0,99}"  # PMS 3.1.4
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,99}"  # POSIX 8.1
 ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"  # what Debian's useradd(8) takes
+STACK_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"  # compose-spec, "services", as long as a DNS label
 
 
 _VARIABLE = "the name of a variable"
@@ -245,6 +252,9 @@ identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a d
 variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
 secret_id = _named(SECRET_ID, "the id of a secret", "write letters, digits . _ -")
 account_name = _named(ACCOUNT, "the name of a user or group")
+stack_name = _named(
+    STACK_NAME, "a name of letters, digits and . _ -", "begin it with a letter or digit"
+)
 
 # Debian Policy 5.6.12 (an epoch, and no hyphen at the end) and 5.6.1
 DEBIAN_VERSION = r"(?:[0-9]{1,9}:)?[0-9A-Za-z](?:[0-9A-Za-z.+~-]{0,198}[0-9A-Za-z.+~])?"

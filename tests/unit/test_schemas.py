@@ -14,7 +14,7 @@ import yaml
 
 from buildit.cli.schema import SCHEMAS, examples, formats_page, schema_text, write_schemas
 from buildit.errors import StoreError
-from buildit.recipe import config, container
+from buildit.recipe import config, container, stack
 from buildit.recipe import package as recipe
 from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
@@ -29,6 +29,7 @@ SHIPPED = {
     "pkg": sorted([*TOP.glob("pkgs/*/*/pkg.yaml"), *TOP.glob("containers/*/pkgs/*/pkg.yaml")]),
     "container": sorted(TOP.glob("containers/*/container.yaml")),
     "config": [TOP / ".buildit-config.yaml"],
+    "stack": sorted(TOP.glob("containers/*/stack.yaml")),
 }
 CASES = [(name, path) for name, paths in SHIPPED.items() for path in paths]
 
@@ -63,7 +64,7 @@ def test_page_is_the_checked_in_one() -> None:
 
 def test_page_has_every_key_and_no_dead_link() -> None:
     page = formats_page()
-    for model in (StepSpec, ConfigSpec):
+    for model in (StepSpec, ConfigSpec, stack.StackSpec, stack.MemberSpec):
         assert all(f"| `{key}` |" in page for key in tuple(model.keys()))
     titles = {line[4:].lower() for line in page.splitlines() if line.startswith("### ")}
     links = {part.partition(")")[0] for part in page.split("](#")[1:]}
@@ -181,7 +182,7 @@ def _models() -> dict[str, type[Model]]:
     """The models of the page, by name."""
     known = {
         name: found
-        for module in (container, recipe, config)
+        for module in (container, recipe, config, stack)
         for name, found in vars(module).items()
         if isinstance(found, type) and issubclass(found, Model)
     }

@@ -56,6 +56,7 @@ ONLY_IN = {
         "recipe.package",
         "recipe.container",
         "recipe.config",
+        "recipe.stack",
         "cli.schema",
     ),
     "pydantic_core": ("recipe.schema",),
