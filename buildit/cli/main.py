@@ -19,6 +19,7 @@ import click
 from buildit.cli.options import Invocation
 from buildit.cli.screen import PIPE_CLOSED, bug, fail, known_error, say, stuck, to_nowhere
 from buildit.errors import Interrupted, UsageError
+from buildit.model.recipe import kind_of_name
 from buildit.model.words import nearest
 
 _EPILOG = (
@@ -65,17 +66,23 @@ class Verbs(click.Group):
             raise click.UsageError("name the directory of a container, or a command", ctx)
         own, first = ("--help", "--version"), args[0]
         if first not in own and first not in _VERBS:
-            if not first.startswith("-") and not os.path.isdir(first):
+            if not first.startswith("-") and not os.path.isdir(first) and not _is_recipe(first):
                 raise click.UsageError(_unknown(first), ctx)
             args = ["build", *args]
         return super().parse_args(ctx, args)
+
+
+def _is_recipe(word: str) -> bool:
+    return kind_of_name(os.path.basename(word)) is not None and os.path.isfile(word)
 
 
 def _unknown(word: str) -> str:
     meant = nearest(word, _VERBS)
     if not meant and os.path.isfile(word):
         above = os.path.dirname(word) or "."
-        return f"{word!r} is a file; a container is a directory: buildit {above}"
+        name = os.path.basename(word)
+        told = f"{word!r} is a file; a container is a directory"
+        return f"{told}: buildit {above}, or with this recipe: buildit {above} --file {name}"
     told = f"{word!r} is neither a command nor a directory"
     return f"{told}; did you mean {meant}?" if meant else told
 

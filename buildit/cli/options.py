@@ -16,7 +16,9 @@ from buildit.cli.screen import PlainScreen, on_screen
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, silent
+from buildit.model.recipe import RecipeOptions
 from buildit.model.words import guess
+from buildit.recipe.ways.find import named_recipe
 
 if TYPE_CHECKING:
     from buildit.commands.run import Options
@@ -136,12 +138,81 @@ SECRET = click.option(
 DIR = click.argument("directory", metavar="DIR", type=PATH)
 
 
+_RECIPE = (
+    click.option(
+        "--file",
+        metavar="NAME",
+        help="The recipe in DIR: container.yaml, else a Containerfile or Dockerfile without it.",
+    ),
+    click.option(
+        "--target", metavar="STAGE", help="Of a Dockerfile: build this stage instead of the last."
+    ),
+    click.option(
+        "--set",
+        "--build-arg",
+        "values",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="A parameter of the recipe: what `vars` set, or an ARG (--build-arg is the same). "
+        "May be repeated.",
+    ),
+    click.option(
+        "--build-context",
+        "images",
+        metavar="NAME=REFERENCE",
+        multiple=True,
+        help="What the name of an image stands for: debian:12=oci:../base. May be repeated.",
+    ),
+    click.option("--tag", metavar="NAME[:VERSION]", help="What the image is called."),
+    click.option(
+        "--image", "formats", metavar="TYPE[,TYPE...]", help="The images to emit, such as oci,lxc."
+    ),
+)
+"""The options of a recipe, which `_of_recipe` reads."""
+
+
+def _of_recipe(given: dict[str, Any]) -> RecipeOptions:
+    """What the options of a recipe say, which are taken out of `given`.
+
+    Raises:
+        UsageError: one is no `NAME=VALUE`.
+    """
+    name, sign, version = (given.pop("tag") or "").rpartition(":")
+    if not sign or "/" in version:  # a port of a host
+        name, version = f"{name}{sign}{version}", ""
+    formats = tuple(filter(None, (given.pop("formats") or "").split(",")))
+    values = tuple(_pair("--set", one) for one in given.pop("values"))
+    images = tuple(_pair("--build-context", one) for one in given.pop("images"))
+    stage = given.pop("target") or ""
+    return RecipeOptions(given.pop("file") or "", stage, values, images, name, version, formats)
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if sign and name:
+        return name, value
+    raise UsageError(f"{text!r} says no value", hint=f"write it as NAME=VALUE: {option} {text}=…")
+
+
+def of_recipe(verb: _Verb) -> _Verb:
+    """A verb that is called with `recipe`, what the command line says of one."""
+
+    @functools.wraps(verb)
+    def called(*args: object, **given: Any) -> object:  # noqa: ANN401 - as click gives them
+        return verb(*args, recipe=_of_recipe(given), **given)
+
+    command: _Verb = called
+    for option in reversed(_RECIPE):
+        command = option(command)
+    return command
+
+
 def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Requested` and its own options.
 
     `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER`, `ONE_PLATFORM`,
-    `UNTIL`, `REBUILD` and `PUSH`, which become part of `Requested`; without `DIR` it is about the
-    working directory.
+    `UNTIL`, `REBUILD` and `PUSH`, which become part of `Requested`, as do those of a recipe, which
+    every such verb has; without `DIR` it is about the working directory.
     """
 
     def decorate(verb: _Verb) -> _Verb:
@@ -149,12 +220,14 @@ def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
         def called(*args: object, **given: Any) -> object:  # noqa: ANN401 - as click gives them
             from buildit.commands.run import Options
 
+            recipe: RecipeOptions = given.pop("recipe")
             words = {name: given.pop(name) for name in _SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}
-            options = Options(**{"directory": Path(), **said})
+            directory, recipe = named_recipe(said.pop("directory", Path()), recipe)
+            options = Options(directory, recipe=recipe, **said)
             return verb(*args, Requested(options, given.pop("as_json")), **given)
 
-        command: _Verb = called
+        command = of_recipe(called)
         for option in (JSON, *reversed(further)):
             command = option(command)
         return command

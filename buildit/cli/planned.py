@@ -28,9 +28,10 @@ from buildit.digest import BuildKey, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.model.plan import ContainerPlan, FromStep, PackageStep, RunStep, Task
+from buildit.model.recipe import CONTAINER_FILE
 from buildit.model.words import counted, guess, size
 from buildit.plan.lock import Section
-from buildit.recipe.container import CONTAINER_FILE
+from buildit.recipe.ways.find import has_recipe, named_recipe
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.cas import Store
@@ -225,11 +226,14 @@ def plan_verb(asked: Requested) -> None:
     )
 
 
-def split_words(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
-    """The directory of a container (`.` where it is left out), and the names behind it."""
-    if words and (Path(words[0]) / CONTAINER_FILE).exists():
-        return Path(words[0]), words[1:]
-    return Path(), words
+def split_words(given: Options, words: tuple[str, ...]) -> tuple[Options, tuple[str, ...]]:
+    """With the container that the first of the words names (`.` where it is left out) by its
+    directory or its recipe, and the names behind it."""
+    if words:
+        directory, recipe = named_recipe(Path(words[0]), given.recipe)
+        if recipe != given.recipe or has_recipe(directory, recipe):
+            return replace(given, directory=directory, recipe=recipe), words[1:]
+    return given, words
 
 
 def relock(
@@ -243,12 +247,13 @@ def relock(
         UsageError: names without `--update`, or a name that the container does not have.
         BuilditError: see `run.prepare` and `run.lock`.
     """
-    directory, names = split_words(words)
+    given, names = split_words(given, words)
+    directory = given.directory
     if names and not update:
         hint = f"name one, or let it move: buildit lock --update {names[0]}"
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
-    asked = replace(given, directory=directory, update=chosen)
+    asked = replace(given, update=chosen)
     moved: list[str] = []
     for one in prepared_each(asked, report):
         prepared = one.with_synced()
@@ -296,21 +301,21 @@ class Why:
     strangers: tuple[Untrusted, ...] = ()
 
 
-def _asked_about(words: tuple[str, ...]) -> tuple[Path, str | None]:
-    """The directory (`.` where it is left out) and the package that the words name.
+def _asked_about(given: Options, words: tuple[str, ...]) -> tuple[Options, str | None]:
+    """With the container (`.` where it is left out), and the package that the words name.
 
     Raises:
         UsageError: there is no container, or there are too many words.
     """
-    directory, rest = split_words(words)
+    given, rest = split_words(given, words)
     if rest == words and words and Path(words[0]).is_dir():
-        directory, rest = Path(words[0]), words[1:]
+        given, rest = replace(given, directory=Path(words[0])), words[1:]
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is one word too many", hint="buildit why [DIR] [PACKAGE]")
-    if not (directory / CONTAINER_FILE).exists():
+    if not has_recipe(given.directory, given.recipe):
         hint = "name the directory of a container first: buildit why containers/web/ nginx"
-        raise UsageError(f"there is no {CONTAINER_FILE} in {directory}", hint=hint)
-    return directory, rest[0] if rest else None
+        raise UsageError(f"there is no {CONTAINER_FILE} in {given.directory}", hint=hint)
+    return given, rest[0] if rest else None
 
 
 def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | None) -> Iterator[Why]:
@@ -374,9 +379,9 @@ def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     For each that no place has: the closest build in the local store and on binhosts that list
     names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
     """
-    directory, wanted = _asked_about(words)
+    options_of, wanted = _asked_about(asked.options, words)
     with asked.screen() as screen:
-        prepared = prepare(replace(asked.options, directory=directory), screen)
+        prepared = prepare(options_of, screen)
         with run_of(prepared, screen) as run:
             found = tuple(_whys(prepared.plan, run.store, run.remotes, wanted))
     give(found, why_lines, lambda all_: [*map(_why_plain, all_)], as_json=asked.as_json)

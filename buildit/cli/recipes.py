@@ -32,9 +32,9 @@ from buildit.model.words import name_of, yaml_word
 from buildit.plan.evaluate import Evaluated, declared_flags
 from buildit.plan.resolve import Demand
 from buildit.recipe.config import load_config
-from buildit.recipe.container import CONTAINER_FILE
 from buildit.recipe.package import DebianBase, Package
 from buildit.recipe.trees import PACKAGE_FILE, Catalog
+from buildit.recipe.ways.find import has_recipe
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves, shown_place
 from buildit.recipe.yaml.read import load_yaml
 
@@ -79,7 +79,7 @@ def _recipes(options: Options, wanted: str | None) -> _Shown:
         RecipeError, UnsatisfiableError: a file is wrong.
     """
     directory = options.directory
-    if not (directory / CONTAINER_FILE).exists() and (directory / PACKAGE_FILE).exists():
+    if not has_recipe(directory, options.recipe) and (directory / PACKAGE_FILE).exists():
         return _Shown(((_alone(directory, wanted), ()),))
     choice = _chosen(options)
     demands = choice.selection.demands
@@ -227,7 +227,7 @@ _Rules = tuple[DebRef, ScriptRules]
 
 def _sources(options: Options) -> frozenset[str]:
     """What the container builds from Debian's sources: these have a recipe."""
-    if not (options.directory / CONTAINER_FILE).exists():
+    if not has_recipe(options.directory, options.recipe):
         return frozenset()
     return frozenset(one.asker for one in _chosen(options).roots.sources.values())
 

@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from buildit.archive.contents import parse_contents
-from buildit.cli.options import JSON, own_store, spellings
+from buildit.cli.options import JSON, of_recipe, own_store, spellings
 from buildit.cli.screen import columns, give, on_screen, printable, say
 from buildit.digest import CHUNK, BuildKey, is_hex64, key_uuid, parse_digest
 from buildit.errors import StoreError, UsageError
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
+from buildit.model.recipe import CONTAINER_FILE, RecipeOptions
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import size
-from buildit.recipe.container import CONTAINER_FILE
+from buildit.recipe.ways.find import has_recipe, named_recipe
 from buildit.store import names
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
@@ -299,27 +300,30 @@ def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
 @click.option(
     "--at", metavar="STEP", help="The tree after this step of DIR: its number, FILE:LINE or kind."
 )
-def shell_verb(build: str | None, at: str | None) -> int:
+@of_recipe
+def shell_verb(build: str | None, at: str | None, recipe: RecipeOptions) -> int:
     """Enter the tree of a failed build, in its sandbox; without a name that of the last failure.
 
     Of DIR, a container's: its finished tree, or that of the step at which the last run failed;
     with --at the tree that any step left. `buildit plan DIR` lists the steps.
     """
-    directory = Path(build or ".")
-    if not (directory / CONTAINER_FILE).is_file():
+    directory, recipe = named_recipe(Path(build or "."), recipe)
+    if not has_recipe(directory, recipe):
         if at is not None:
             hint = "buildit shell DIR --at STEP"
             raise UsageError(f"there is no {CONTAINER_FILE} in {directory}", hint=hint)
         return _enter_build(build)
-    return _enter_build(None) if build is None and at is None else _enter_container(directory, at)
+    if build is None and at is None:
+        return _enter_build(None)
+    return _enter_container(directory, at, recipe)
 
 
-def _enter_container(directory: Path, at: str | None) -> int:
+def _enter_container(directory: Path, at: str | None, recipe: RecipeOptions) -> int:
     from buildit.commands.run import Options
     from buildit.commands.stepping import enter_step
 
     with on_screen(as_json=False) as screen:
-        return enter_step(Options(directory), at, screen)
+        return enter_step(Options(directory, recipe=recipe), at, screen)
 
 
 def _enter_build(build: str | None) -> int:

@@ -142,6 +142,13 @@ def _step_of(container: Container) -> tuple[int, LoadedStep, FromSpec] | None:
     return found
 
 
+def moved_base(base: Base, choice: Choice) -> Base:
+    """The same base in a container that was read again, now that it is known what the base says."""
+    found = _step_of(choice.container)
+    assert found is not None  # noqa: S101 - `check_settled` saw the same step
+    return replace(base, number=found[0])
+
+
 def _named(step: LoadedStep, spec: FromSpec) -> _Named:
     """Raises RecipeError where the text names no image."""
     if spec.container is not None:

@@ -16,6 +16,7 @@ from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.files import is_beneath
 from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
+from buildit.model.image import Inherited
 from buildit.model.plan import DebView, PackageFacts
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
@@ -26,7 +27,6 @@ from buildit.plan.lock import Lock, Section
 from buildit.plan.resolve import Demand, Selection, resolve
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import (
-    CONTAINER_FILE,
     AtomPackageStep,
     Container,
     DebianPackageStep,
@@ -67,7 +67,8 @@ class Choice:
     """A container and what is chosen for it. `lock` is as it lies there; `consulted` are all files
     that were looked at, whether they are there or not. `target` is what is built for, `here` this
     machine. `sliced` is what an image takes of Debian's
-    packages that it does not name, where that is not all."""
+    packages that it does not name, where that is not all; `base` what the base says, where that
+    decided how the recipe was read."""
 
     options: Options
     container: Container
@@ -80,6 +81,7 @@ class Choice:
     lock: Lock
     consulted: tuple[Path, ...]
     sliced: Mapping[str, DebView] = field(default_factory=dict)
+    base: Inherited | None = None
 
     @property
     def section(self) -> Section:
@@ -92,9 +94,11 @@ class Choice:
         return self.target != self.here and bool(self.selection.chosen or self.roots.sources)
 
 
-def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> Choice:
+def choose(
+    options: Options, loaded: Loaded, fetch: FetchList = no_fetching, base: Inherited | None = None
+) -> Choice:
     """Choose versions and flags for the container of `options.directory`, whose lists at URLs
-    `fetch` gives.
+    `fetch` gives; `base` is what the image says that it begins with, where that is known.
 
     Locked versions are taken as long as they satisfy and may not move.
 
@@ -107,7 +111,7 @@ def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> 
         hint = "name the directory of a container: buildit containers/nginx-prod/"
         raise UsageError(f"{directory} is not a directory", hint=hint)
     here = build_platform(os.uname().machine)
-    container = load_container(directory, None, options.platform, here, fetch)
+    container = read_container(options, None, here, fetch, base)
     target = _target(container, here)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
     slices = catalog.slices()
@@ -119,13 +123,13 @@ def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> 
     selection = resolve(roots.demands, catalog, flags, preferred)
     if container.pending:
         first, known = container, KnownPackages(selected_facts(selection))
-        container = load_container(directory, known, options.platform, here, fetch)
+        container = read_container(options, known, here, fetch, base)
         check_settled(first, container)
     _check_use(options.use, container, selection.chosen)
     toolchain = _toolchain(container, roots, selection, catalog)
     chroot = catalog.toolchain(toolchain, container.file)
-    own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
-    consulted = (*own, *loaded.consulted, *catalog.consulted, *container.files)
+    own = (directory / LOCK_FILE, *container.looked, *container.files)
+    consulted = (*own, *loaded.consulted, *catalog.consulted)
     views = {
         name: DebView(sliced=globs) for name in slices if (globs := sliced(slices, name, None, ""))
     }
@@ -141,7 +145,20 @@ def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> 
         lock,
         consulted,
         views,
+        base,
     )
+
+
+def read_container(
+    options: Options,
+    packages: KnownPackages | None,
+    here: Platform,
+    fetch: FetchList,
+    base: Inherited | None = None,
+) -> Container:
+    """The container that the command line names, as `load_container`."""
+    asked = (options.recipe, base)
+    return load_container(options.directory, packages, options.platform, here, fetch, *asked)
 
 
 def selected_facts(selection: Selection) -> dict[str, PackageFacts]:

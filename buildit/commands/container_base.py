@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.commands.assemble import stack
 from buildit.commands.realise import Tasks, place_of
@@ -22,7 +21,7 @@ from buildit.errors import BuilditError
 from buildit.image.inheriting import BaseImage, BaseLayer
 from buildit.make.layer import layer_task
 from buildit.model.config import Limits
-from buildit.model.image import Inherited
+from buildit.model.image import Inherited, inherited_digest
 from buildit.model.plan import Task
 
 
@@ -52,7 +51,7 @@ def container_base(
         made.lay(layer_task("directories", restated), "directories", restated)
     app = made.app(plan)
     inherited = Inherited(labels=plan.labels) if app is None else Inherited(app, plan.labels)
-    config = digest_bytes(canonical(to_plain(inherited)))
+    config = inherited_digest(inherited)
     layers = tuple(BaseLayer("", one.diff_id) for one in made.layers)
     digest = digest_bytes(canonical([config, *(one.diff_id for one in layers)]))
     found = BaseImage(digest, config, layers, plan.platform, inherited)

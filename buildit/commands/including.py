@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from buildit.commands.choose import Choice, selected_facts
+from buildit.commands.choose import Choice, read_container, selected_facts
 from buildit.commands.run import Downloads, Options, opened
 from buildit.digest import Digest
 from buildit.errors import FetchError, IntegrityError
@@ -14,7 +14,7 @@ from buildit.events import silent
 from buildit.model.config import Config
 from buildit.model.plan import PackageFacts, Task
 from buildit.model.words import name_of
-from buildit.recipe.lists import FetchList, check_settled, load_container
+from buildit.recipe.lists import FetchList, check_settled
 from buildit.recipe.packagefacts import KnownPackages
 from buildit.recipe.yaml.node import LARGEST_FILE
 from buildit.remote.fetch import Fetch
@@ -68,7 +68,6 @@ def read_again(choice: Choice, packages: KnownPackages, fetch: FetchList) -> Cho
     Raises:
         RecipeError: they ask for a package that there is none of, or decide what is chosen by it.
     """
-    options = choice.options
-    known = load_container(options.directory, packages, options.platform, choice.here, fetch)
+    known = read_container(choice.options, packages, choice.here, fetch, choice.base)
     check_settled(choice.container, known)
     return replace(choice, container=known)

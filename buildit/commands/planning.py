@@ -12,7 +12,14 @@ from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.assemble import image
-from buildit.commands.bases import Base, begun_with, inherited_labels, left_of_base, supposed
+from buildit.commands.bases import (
+    Base,
+    begun_with,
+    inherited_labels,
+    left_of_base,
+    moved_base,
+    supposed,
+)
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.debian_source import pin_source
 from buildit.commands.including import fetched_lists, pinned_facts, read_again
@@ -30,7 +37,7 @@ from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
-from buildit.model.image import App
+from buildit.model.image import App, Inherited
 from buildit.model.plan import (
     About,
     ContainerPlan,
@@ -69,6 +76,9 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     choice = choose(options, loaded, fetched_lists(downloads))
     check_steps(choice)
     base = begun_with(choice, downloads)
+    if base is not None and choice.container.awaits_base:
+        choice = choose(options, loaded, fetched_lists(downloads), base.inherited)
+        base = moved_base(base, choice)
     chosen, debs = choice.selection.chosen, choice.roots.debs
     consulted: list[Path] = [*choice.consulted, *(() if base is None else base.consulted)]
     inputs = {}
@@ -154,7 +164,7 @@ def container_plan(
         about=said,
         labels=labels if inherited is None else inherited_labels(inherited, labels, said),
         annotations=_said(container, "annotations"),
-        remarks=tuple(left_of_base(inherited) if app is None else app_remarks(app)),
+        remarks=_remarks(container, inherited, app),
         borrowed=tuple(sorted(borrowed or ())),
         platforms=platforms,
         packages=facts if _has_templates(container) else {},
@@ -175,6 +185,11 @@ def _app(container: Container, base: Base | None, ids: Ids) -> App | None:
     if app is None or _is_late(container):
         return app
     return app_with_ids(app, ids, places_of(container))
+
+
+def _remarks(container: Container, inherited: Inherited | None, app: App | None) -> tuple[str, ...]:
+    of_start = left_of_base(inherited) if app is None else app_remarks(app)
+    return (*container.remarks, *of_start)
 
 
 def _has_templates(container: Container) -> bool:

@@ -30,6 +30,7 @@ from buildit.files import replacing
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan
+from buildit.model.recipe import RecipeOptions
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
 from buildit.recipe.yaml.node import read_text, shown_place
 from buildit.remote.binhost.remotes import Remotes
@@ -62,7 +63,7 @@ class Options:
     it. `discover` names further places, and `push` publishes what was
     made. `above` are the directories of the containers that begin with this one, if any. `secrets`
     are what `run` steps may ask for. `until` is the step that a build ends at, before any image.
-    `rebuild` runs each `run` step once more, to compare.
+    `rebuild` runs each `run` step once more, to compare. `recipe` is what is asked of the recipe.
     """
 
     directory: Path
@@ -79,13 +80,13 @@ class Options:
     secrets: GivenSecrets = field(default_factory=GivenSecrets)
     until: str = ""
     rebuild: bool = False
+    recipe: RecipeOptions = field(default_factory=RecipeOptions)
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
         places = (os.path.abspath(self.directory), os.path.abspath(self.output))
-        return stamp.question(
-            verb, *places, *self.use, "|", *self.update, str(self.locked), self.platform
-        )
+        said = (str(self.locked), self.platform, *self.recipe.words())
+        return stamp.question(verb, *places, *self.use, "|", *self.update, *said)
 
     def moves(self, *names: str) -> bool:
         """Whether what has one of these names may move although it is locked."""

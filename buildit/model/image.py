@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.artifact import Encoding
@@ -81,7 +82,8 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What runs in the image. `exec` starts with an absolute path.
+    """What runs in the image. `exec` starts with an absolute path; `arguments` stand behind it,
+    unless whoever starts the image says others (OCI's Cmd), and are all of it where it is empty.
 
     `user` and `group` are names or numbers; `group` None is the user's own group where the format
     can say so, `own_group` its gid where it is known. `environment` are unique (name, value) pairs.
@@ -98,6 +100,7 @@ class App:
     stop_signal: str | None = None
     own_group: str | None = None
     health: Health | None = None
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,14 @@ class Inherited:
     """What an image that a container begins with says of its start, and its labels.
 
     The `exec` of `app` may begin with a name that its PATH finds, and be empty; its `user` is empty
-    where the image says none.
+    where the image says none. `shell` is what runs the commands of a Dockerfile over it, `onbuild`
+    are instructions that such a Dockerfile has first.
     """
 
     app: App = App((), user="")
     labels: tuple[tuple[str, str], ...] = ()
+    shell: tuple[str, ...] = ()
+    onbuild: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,20 @@ class Image:
     split: bool = False
 
 
+_LATER = ("arguments", "shell", "onbuild")
+"""Fields that digests count where they say something: the digests without them are older."""
+
+
+def _as_before(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value or key not in _LATER}
+
+
+def inherited_digest(said: Inherited) -> Digest:
+    """The digest of what an image says of its start."""
+    record = _as_before(asdict(said))
+    return digest_bytes(canonical({**record, "app": _as_before(record["app"])}))
+
+
 def image_digest(image: Image) -> Digest:
     """The digest of all that decides the bytes of the emitted image, and of nothing else.
 
@@ -152,6 +172,8 @@ def image_digest(image: Image) -> Digest:
     """
     record = asdict(image)
     del record["place"]
+    if record["app"]:
+        record["app"] = _as_before(record["app"])
     for layer in record["layers"]:
         del layer["encodings"]  # a cache: the same bytes come out without it
     return digest_bytes(canonical(record))

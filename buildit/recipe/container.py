@@ -457,7 +457,6 @@ class StepSpec(Model):
         return self
 
 
-CONTAINER_FILE = "container.yaml"
 NAMES = ("name", "version", "os", "arch")
 """The variables that become parts of file names."""
 
@@ -504,7 +503,9 @@ class Container:
     `pending`: some template asks for `packages`, which were not known when it was read.
     `platforms` are those of its `platforms` step, else none. `steps` are flat: those of an included
     list stand behind its `include`. `files` are the lists that were read, `pinned` the digests of
-    those of URLs.
+    those of URLs. `awaits_base`: its recipe is to be read again once it is known what the base
+    says. `looked` are paths that decide what it is, whether they are there or not; `remarks` are
+    for the user to see.
     """
 
     directory: Path
@@ -515,3 +516,6 @@ class Container:
     platforms: tuple[Platform, ...] = ()
     files: tuple[Path, ...] = ()
     pinned: tuple[Digest, ...] = ()
+    awaits_base: bool = False
+    looked: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()

@@ -18,20 +18,16 @@ from pathlib import Path
 from buildit.digest import Digest
 from buildit.errors import RecipeError, UsageError
 from buildit.files import is_beneath
+from buildit.model.image import Inherited
 from buildit.model.platform import Platform, named_platform
+from buildit.model.recipe import CONTAINER_FILE, RecipeOptions
 from buildit.model.words import guess
-from buildit.recipe.container import (
-    CONTAINER_FILE,
-    LONGEST_NAME,
-    NAMES,
-    Container,
-    LoadedStep,
-    StepSpec,
-    UrlSpec,
-)
+from buildit.recipe.container import LONGEST_NAME, NAMES, Container, LoadedStep, StepSpec, UrlSpec
 from buildit.recipe.packagefacts import PACKAGES_VARIABLE, KnownPackages
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import Variables, render_json, render_tree, variables_in
+from buildit.recipe.ways.find import find_recipe
+from buildit.recipe.ways.read import read_recipe, steps_of
 from buildit.recipe.yaml.node import (
     Mapping,
     Node,
@@ -47,6 +43,8 @@ from buildit.recipe.yaml.read import load_yaml, parse_yaml
 MOST_LISTS = 200
 MOST_STEPS = 5_000
 """How many lists a container may include, one inside of the other or not, and the steps of all."""
+
+_ANY = RecipeOptions()
 
 FetchList = Callable[[str, Digest, str], bytes]
 """Gives the bytes of a list by URL, digest and the place that asks; they have the digest."""
@@ -78,31 +76,34 @@ def load_container(
     platform: str = "",
     here: Platform | None = None,
     fetch: FetchList = no_fetching,
+    wanted: RecipeOptions = _ANY,
+    base: Inherited | None = None,
 ) -> Container:
     """Read the container of a directory for a platform: its first without one, else `here`.
 
     Where templates ask for what `packages` do not know yet they get stand-ins, and the container
-    says so in `pending`: read it again when it is known, and see `check_settled`.
+    says so in `pending`: read it again when it is known, and see `check_settled`. `base` is what
+    the image says that it begins with, once that is known; a recipe that needs it says so in
+    `awaits_base`.
 
     Raises:
-        UsageError: there is no container.yaml, or it is not for this platform.
+        UsageError: there is no recipe, it is not for this platform, or has not what is `wanted`.
         RecipeError: it or a list that it includes is wrong; the place names the line.
         BuilditError: as `fetch`.
     """
-    path = directory / CONTAINER_FILE
-    file = shown_place(path)
-    if not path.exists():
-        message = f"there is no {CONTAINER_FILE} in {shown_place(directory)}"
-        hint = "name the directory of a container: buildit containers/nginx-prod/"
-        raise UsageError(message, place=file, hint=hint)
-    node = _steps_of(load_yaml(path))
+    found = find_recipe(directory, wanted)
+    file = shown_place(found.path)
+    target = named_platform(platform, place="--platform") if platform else here
+    recipe = read_recipe(found, wanted, target, here, base)
+    node = recipe.steps
     platforms = _platforms(node)
     known = KnownPackages() if packages is None else packages
-    variables = _platform_variables(platforms, platform, file)
-    reading = _Reading(directory, known, platforms, dict(variables), here, fetch)
-    top = _List(directory, directory, way=(os.path.realpath(path),))
+    said = _platform_variables(platforms, platform, file)
+    variables = {**said, **recipe.given}
+    reading = _Reading(directory, known, platforms, said, here, fetch)
+    way = (os.path.realpath(found.path),)
     reading.facts |= reading.machine(node)
-    reading.read(node, top, variables)
+    reading.read(node, _List(directory, directory, way=way, given=recipe.given), variables)
     container = Container(
         directory,
         file,
@@ -110,8 +111,11 @@ def load_container(
         tuple(reading.steps),
         known.asked,
         platforms,
-        tuple(reading.files),
+        (*recipe.files, *reading.files),
         tuple(reading.pinned),
+        recipe.awaits_base,
+        (*found.looked, *recipe.looked),
+        recipe.remarks,
     )
     _check_names(container, node)
     return container
@@ -125,13 +129,6 @@ def _with_plain_script(item: Mapping) -> Mapping:
         if isinstance(step, Mapping) and isinstance(script, Scalar):
             return item.having(key, step.having("script", replace(script, rendered=True)))
     return item
-
-
-def _steps_of(node: Node) -> Sequence:
-    if not isinstance(node, Sequence):
-        hint = "begin each step with a dash: `- vars: {name: web, version: 1.0}`"
-        raise node.error("expected a list of steps", hint)
-    return node
 
 
 @dataclass(slots=True)
@@ -267,7 +264,7 @@ class _Reading:
         self.files.append(path)
         roots = (one for one in (self.directory, at.root) if is_beneath(path.parent, one))
         root = next(roots, path.parent)
-        return _steps_of(load_yaml(path)), _List(path.parent, root, way=(*at.way, real))
+        return steps_of(load_yaml(path)), _List(path.parent, root, way=(*at.way, real))
 
     def _at_url(self, what: UrlSpec, step: LoadedStep, at: _List) -> tuple[Sequence, _List]:
         place = str(follow(step.node, ("include",))[0].place)
@@ -275,7 +272,7 @@ class _Reading:
         self.pinned.append(what.sha256)
         node = parse_yaml(decoded_text(content, what.url), what.url)
         # Its digest stands in it nowhere: no list at a URL can include itself.
-        return _steps_of(node), _List(at.base, at.root, is_remote=True, way=at.way)
+        return steps_of(node), _List(at.base, at.root, is_remote=True, way=at.way)
 
 
 def _at(step: LoadedStep, message: str, hint: str, *path: str) -> RecipeError:
@@ -395,7 +392,9 @@ def check_settled(first: Container, second: Container) -> None:
             raise after.node.error(message, hint)
     for name in ("os", "arch"):
         if first.variables.get(name) != second.variables.get(name):
-            raise _where_set(name, second.steps).error(message, f"write the {name} out")
+            raise _where_set(name, second.steps, second.steps[0].node).error(
+                message, f"write the {name} out"
+            )
 
 
 def _render_vars(item: Mapping, variables: Variables) -> Mapping:
@@ -423,14 +422,14 @@ def _check_names(container: Container, node: Sequence) -> None:
         # A name may be a path, as App Container discovery has it: example.com/httpd.
         parts = value.split("/") if name == "name" else [value]
         if (len(parts) > 1 and not all(parts)) or any(map(_unfit_for_a_file, parts)):
-            raise _where_set(name, container.steps).error(
+            raise _where_set(name, container.steps, node).error(
                 f"{name} {value!r} cannot be part of a file name",
                 f"leave out blanks, {'empty parts' if name == 'name' else 'slashes'} and a "
                 f"leading dot or dash; take at most {LONGEST_NAME} bytes",
             )
     author = container.variables.get("author", "")
     if "/" in author or not author.isprintable():
-        where = _where_set("author", container.steps)
+        where = _where_set("author", container.steps, node)
         raise where.error(f"author {author!r} cannot be shown", "write one line without slashes")
 
 
@@ -440,7 +439,7 @@ def _unfit_for_a_file(value: str) -> bool:
     return "/" in value or is_hidden or is_long or not is_shown
 
 
-def _where_set(name: str, steps: tuple[LoadedStep, ...]) -> Node:
-    """Where a variable, which is set, got the value that it has."""
+def _where_set(name: str, steps: tuple[LoadedStep, ...], otherwise: Node) -> Node:
+    """Where a variable, which is set, got the value that it has; the command line is nowhere."""
     found = (step.variable(name) for step in reversed(steps) if not step.through)
-    return next(node for node in found if node is not None)
+    return next((node for node in found if node is not None), otherwise)

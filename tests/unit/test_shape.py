@@ -89,6 +89,7 @@ SEAMS = (
     "make.makers",  # MAKERS
     "image.formats.table",  # FORMATS
     *("remote.binhost.remotes", "remote.fetch"),  # the remotes, by their addresses
+    "recipe.ways.find",  # what reads each kind of recipe
     "recipe.template",  # texts without braces never load Jinja2
     *("commands.assemble", "store.cas", "store.artifacts"),  # what a look-up does not need
 )

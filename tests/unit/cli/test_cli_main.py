@@ -114,10 +114,21 @@ def test_a_directory_that_is_called_like_a_verb_is_named_with_a_dot(command: Com
 
 def test_a_file_is_no_container(command: Command) -> None:
     Path("box").mkdir()
-    Path("box/container.yaml").write_text("")
-    said = command("box/container.yaml")
+    Path("box/notes").write_text("")
+    said = command("box/notes")
     assert said.code == 2
-    assert "'box/container.yaml' is a file; a container is a directory: buildit box\n" in said.err
+    assert "'box/notes' is a file; a container is a directory: buildit box, or" in said.err
+    assert "buildit box --file notes\n" in said.err
+
+
+def test_a_recipe_stands_for_its_directory(command: Command) -> None:
+    Path("box").mkdir()
+    Path("box/container.yaml").write_text("- vars: {name: a b, version: 1}\n")
+    Path("box/other.yaml").write_text("")
+    assert "box/container.yaml:1:16: name 'a b'" in command("box/container.yaml").err
+    assert "box/other.yaml: the file is empty" in command("plan", "box/other.yaml").err
+    said = command("plan", "box/container.yaml", "--file", "other.yaml")
+    assert (said.code, "two recipes are named" in said.err) == (2, True)
 
 
 @pytest.mark.parametrize("words", [(), ("store",)], ids=" ".join)

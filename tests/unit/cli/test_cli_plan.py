@@ -42,6 +42,7 @@ from buildit.model.plan import (
     Toolchain,
 )
 from buildit.model.sources import PatchRef, SourceRef
+from buildit.model.recipe import RecipeOptions
 from buildit.model.tree import Entry, Kind
 from buildit.plan.closure import deb_task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
@@ -360,8 +361,12 @@ def test_what_the_lock_does_not_have_cannot_move(name: str) -> None:
 def test_the_directory_of_a_lock_comes_first_or_is_this_one(store: Store) -> None:
     Path("box").mkdir()
     Path("box/container.yaml").write_text("")
-    assert split_words(("box", "a/b")) == (Path("box"), ("a/b",))
-    assert split_words(("a/b",)) == (Path(), ("a/b",))
-    assert split_words(()) == (Path(), ())
+    here = Options(Path())
+    assert split_words(here, ("box", "a/b")) == (Options(Path("box")), ("a/b",))
+    assert split_words(here, ("a/b",)) == (here, ("a/b",))
+    assert split_words(here, ()) == (here, ())
+    recipe = RecipeOptions("container.yaml")
+    named = Options(Path("box"), recipe=recipe)
+    assert split_words(here, ("box/container.yaml", "a/b")) == (named, ("a/b",))
     with pytest.raises(UsageError, match="'a/b' is not the directory of a container"):
         relock(Options(Path()), ("a/b",), silent, update=False)

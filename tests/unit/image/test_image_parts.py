@@ -19,7 +19,18 @@ from buildit.image.formats.oci import app_section
 from buildit.image.formats.table import output_name
 from buildit.image.rules import AC_IDENTIFIER, ac_identifier, ac_name, check_app, check_tree, tag
 from buildit.model.artifact import Encoding
-from buildit.model.image import ARCHITECTURES, SPELLINGS, App, Layer, Port, Volume, image_digest
+from buildit.model.image import (
+    ARCHITECTURES,
+    SPELLINGS,
+    App,
+    Health,
+    Inherited,
+    Layer,
+    Port,
+    Volume,
+    image_digest,
+    inherited_digest,
+)
 from tests import appc
 from tests.unit.image.samples import app, directory, file, image, link
 
@@ -36,6 +47,16 @@ def test_every_spelling_names_one_machine() -> None:
     for unknown in ("arm", "ppc64", "", "AMD64"):
         with pytest.raises(RecipeError, match="unknown architecture"):
             rules.machine(replace(image((LAYER,), "oci"), arch=unknown))
+
+
+def test_what_a_base_says_has_the_digest_that_it_always_had() -> None:
+    app = App(("/a",), ports=(Port(1),), health=Health(("/b",)))
+    known = "882650e406e02c67831ec04fde0996838a674d288b60a9aadde715c7f2535d02"
+    said = Inherited(app, (("a", "b"),))
+    assert inherited_digest(said) == known  # containers over other containers have it in their keys
+    more = replace(said, app=replace(app, arguments=("x",)))
+    changed = {inherited_digest(one) for one in (more, replace(said, shell=("/bin/x",)))}
+    assert len(changed | {known}) == 3
 
 
 def test_the_image_digest_covers_what_decides_the_bytes() -> None:

@@ -1,0 +1,159 @@
+"""Which recipe a directory has, what the command line says of it, and what reads it.
+
+A recipe that is no container.yaml is translated into the same steps: as nodes, whose places are
+lines of its own file. After that nothing knows that there was another recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from buildit.errors import RecipeError, UsageError
+from buildit.model.image import Inherited
+from buildit.model.platform import Platform
+from buildit.model.recipe import (
+    CONTAINER_FILE,
+    DOCKERFILE,
+    FLOCKPORT,
+    MANIFEST,
+    RECIPE_NAMES,
+    RecipeOptions,
+    kind_of_name,
+)
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, shown_place
+
+FORMATS_OF = {DOCKERFILE: ("oci",), FLOCKPORT: ("lxc",), MANIFEST: ("oci",)}
+"""The images of a recipe that says none."""
+
+NO_VERSION = "latest"
+"""That of a container whose recipe says none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """The recipe of a container in `directory`: its file and kind; `looked` are all paths that
+    decide which it is, whether they are there or not."""
+
+    directory: Path
+    path: Path
+    kind: str
+    looked: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A recipe that is no container.yaml, as its reader gets it.
+
+    `file` is its name in messages, `name` its path from the container's directory, `text` what it
+    says. `target` is what is built for, `here` this machine. `base` is what the image says that it
+    begins with; None until that is known, which the translation says in `pending` where it matters.
+    `beside` gives the text of a file beneath the container's directory, by its relative path; None
+    where there is none.
+    """
+
+    file: str
+    name: str
+    text: str
+    wanted: RecipeOptions
+    target: Platform | None
+    here: Platform | None
+    base: Inherited | None
+    beside: Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """What a recipe is in the words of container.yaml: its steps, each a map with one key, rendered
+    already. `pending`: some of it is another thing once the base is known. `remarks` are for the
+    user to see."""
+
+    steps: Sequence
+    pending: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+Reader = Callable[[Foreign], Translated]
+"""Translates a recipe. Raises RecipeError: it is wrong, with the line; UsageError: the command line
+asks for what it has not."""
+
+
+def reader_of(kind: str, file: str) -> Reader:
+    """What reads a kind of recipe.
+
+    Raises:
+        RecipeError: nothing does.
+    """
+    # A row for each reader: `if kind == DOCKERFILE:`, an import, `return read_dockerfile`.
+    del kind
+    hint = f"write a {CONTAINER_FILE}: docs/containers.md"
+    raise RecipeError("recipes of this kind are not read", place=file, hint=hint)
+
+
+def find_recipe(directory: Path, wanted: RecipeOptions) -> RecipeFile:
+    """The recipe of a container: the file that is asked for, else the first that is there.
+
+    Raises:
+        UsageError: there is none.
+    """
+    shown = shown_place(directory)
+    if wanted.file:
+        path = directory / wanted.file
+        if not os.path.lexists(path):
+            hint = f"--file names it from {shown}, the directory of the container"
+            raise UsageError("there is no such recipe", place=shown_place(path), hint=hint)
+        return RecipeFile(directory, path, kind_of_name(path.name) or DOCKERFILE, (path,))
+    looked = []
+    for name, kind in RECIPE_NAMES:
+        looked.append(directory / name)
+        if os.path.lexists(looked[-1]):
+            return RecipeFile(directory, looked[-1], kind, tuple(looked))
+    message = f"there is no {CONTAINER_FILE} in {shown}"
+    hint = "name the directory of a container: buildit containers/nginx-prod/"
+    raise UsageError(message, place=shown_place(directory / CONTAINER_FILE), hint=hint)
+
+
+def has_recipe(directory: Path, wanted: RecipeOptions) -> bool:
+    """Whether a directory has a recipe of a container, or the one that is asked for."""
+    names = [wanted.file] if wanted.file else [name for name, _ in RECIPE_NAMES]
+    return any(os.path.lexists(directory / name) for name in names)
+
+
+def named_recipe(path: Path, wanted: RecipeOptions) -> tuple[Path, RecipeOptions]:
+    """The directory of the container that a path names: its own, or that of a recipe.
+
+    Raises:
+        UsageError: it is a recipe, and `--file` names one, too.
+    """
+    if path.is_dir() or not path.is_file() or kind_of_name(path.name) is None:
+        return path, wanted
+    if wanted.file:
+        hint = f"name the directory, or leave --file out: buildit {path}"
+        raise UsageError("two recipes are named", place=shown_place(path), hint=hint)
+    return path.parent, replace(wanted, file=path.name)
+
+
+# -- steps made by us, of a line of somebody's file
+
+
+def step_at(place: Place, key: str, value: Node) -> Mapping:
+    """A step with one key."""
+    return Mapping(((text_at(place, key), value),), place)
+
+
+def text_at(place: Place, text: str) -> Scalar:
+    """A text that is no template."""
+    return Scalar(text, place, rendered=True)
+
+
+def map_at(place: Place, values: dict[str, str]) -> Mapping:
+    """A map of texts, all of one place."""
+    pairs = ((text_at(place, key), text_at(place, one)) for key, one in values.items())
+    return Mapping(tuple(pairs), place)
+
+
+def list_at(place: Place, values: tuple[str, ...]) -> Sequence:
+    """A list of texts, all of one place."""
+    return Sequence(tuple(text_at(place, one) for one in values), place)
