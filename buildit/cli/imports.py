@@ -67,7 +67,7 @@ def _imported_lines(found: ImportedContainer) -> Iterator[str]:
 
 
 @click.command("import", short_help="Make a container directory of Debian's packages.")
-@options.of_container(OFFLINE)
+@options.of_container(OFFLINE, has_recipe=False)
 @click.argument("what", metavar="[debian:NAME[,NAME…]]", required=False)
 @click.option(
     "--suite",

@@ -207,12 +207,14 @@ def of_recipe(verb: _Verb) -> _Verb:
     return command
 
 
-def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
+def of_container(
+    *further: Callable[[Any], Any], has_recipe: bool = True
+) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Requested` and its own options.
 
     `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER`, `ONE_PLATFORM`,
-    `UNTIL`, `REBUILD` and `PUSH`, which become part of `Requested`, as do those of a recipe, which
-    every such verb has; without `DIR` it is about the working directory.
+    `UNTIL`, `REBUILD` and `PUSH`, which become part of `Requested`, as do those of a recipe
+    unless it has none yet (`has_recipe`); without `DIR` it is about the working directory.
     """
 
     def decorate(verb: _Verb) -> _Verb:
@@ -220,14 +222,14 @@ def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
         def called(*args: object, **given: Any) -> object:  # noqa: ANN401 - as click gives them
             from buildit.commands.run import Options
 
-            recipe: RecipeOptions = given.pop("recipe")
+            recipe: RecipeOptions = given.pop("recipe", RecipeOptions())
             words = {name: given.pop(name) for name in _SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}
             directory, recipe = named_recipe(said.pop("directory", Path()), recipe)
             options = Options(directory, recipe=recipe, **said)
             return verb(*args, Requested(options, given.pop("as_json")), **given)
 
-        command = of_recipe(called)
+        command: _Verb = of_recipe(called) if has_recipe else called
         for option in (JSON, *reversed(further)):
             command = option(command)
         return command

@@ -20,8 +20,8 @@ from buildit.errors import UsageError
 from buildit.events import Reporter
 from buildit.make.debian_root import control_fields
 from buildit.model.plan import DebRef
+from buildit.model.recipe import CONTAINER_FILE
 from buildit.model.words import yaml_word
-from buildit.recipe.container import CONTAINER_FILE
 from buildit.store.cas import Store
 
 NAMES_DEBIAN = "debian:"

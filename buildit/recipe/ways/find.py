@@ -23,7 +23,7 @@ from buildit.model.recipe import (
     RecipeOptions,
     kind_of_name,
 )
-from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, shown_place
+from buildit.recipe.yaml.node import Sequence, shown_place
 
 FORMATS_OF = {DOCKERFILE: ("oci",), FLOCKPORT: ("lxc",), MANIFEST: ("oci",)}
 """The images of a recipe that says none."""
@@ -133,27 +133,3 @@ def named_recipe(path: Path, wanted: RecipeOptions) -> tuple[Path, RecipeOptions
         hint = f"name the directory, or leave --file out: buildit {path}"
         raise UsageError("two recipes are named", place=shown_place(path), hint=hint)
     return path.parent, replace(wanted, file=path.name)
-
-
-# -- steps made by us, of a line of somebody's file
-
-
-def step_at(place: Place, key: str, value: Node) -> Mapping:
-    """A step with one key."""
-    return Mapping(((text_at(place, key), value),), place)
-
-
-def text_at(place: Place, text: str) -> Scalar:
-    """A text that is no template."""
-    return Scalar(text, place, rendered=True)
-
-
-def map_at(place: Place, values: dict[str, str]) -> Mapping:
-    """A map of texts, all of one place."""
-    pairs = ((text_at(place, key), text_at(place, one)) for key, one in values.items())
-    return Mapping(tuple(pairs), place)
-
-
-def list_at(place: Place, values: tuple[str, ...]) -> Sequence:
-    """A list of texts, all of one place."""
-    return Sequence(tuple(text_at(place, one) for one in values), place)

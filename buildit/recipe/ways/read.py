@@ -14,15 +14,8 @@ from buildit.model.platform import Platform
 from buildit.model.recipe import OWN_RECIPE, RecipeOptions
 from buildit.model.words import hint_of
 from buildit.recipe.container import LONGEST_NAME
-from buildit.recipe.ways.find import (
-    FORMATS_OF,
-    NO_VERSION,
-    Foreign,
-    RecipeFile,
-    map_at,
-    reader_of,
-    step_at,
-)
+from buildit.recipe.ways.find import FORMATS_OF, NO_VERSION, Foreign, RecipeFile, reader_of
+from buildit.recipe.ways.nodes import map_node, step_node
 from buildit.recipe.yaml.node import Mapping, Node, Place, Sequence, read_text, shown_place
 from buildit.recipe.yaml.read import load_yaml
 
@@ -140,7 +133,7 @@ def _with_images(steps: Sequence, formats: tuple[str, ...], file: str) -> Sequen
         return steps
     place = Place(file, 1, 1)
     kept = [one for one in steps.items if not (isinstance(one, Mapping) and one.key("image"))]
-    made = [step_at(place, "image", map_at(place, {"type": one})) for one in formats]
+    made = [step_node(place, "image", map_node(place, {"type": one})) for one in formats]
     return Sequence((*kept, *made), steps.place)
 
 

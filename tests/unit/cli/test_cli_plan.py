@@ -41,8 +41,8 @@ from buildit.model.plan import (
     Task,
     Toolchain,
 )
-from buildit.model.sources import PatchRef, SourceRef
 from buildit.model.recipe import RecipeOptions
+from buildit.model.sources import PatchRef, SourceRef
 from buildit.model.tree import Entry, Kind
 from buildit.plan.closure import deb_task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
