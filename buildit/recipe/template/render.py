@@ -90,10 +90,21 @@ def render_scalar(scalar: Scalar, variables: Variables) -> Scalar:
     """
     if scalar.rendered or not is_template(scalar.text):
         return scalar
+    text = "".join(piece.text for piece in rendered_pieces(scalar, variables))
+    return replace(scalar, text=text, body=None, rendered=True)
+
+
+def rendered_pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
+    """What a text becomes, in parts; one part of a text that is no template.
+
+    Raises:
+        RecipeError: as `render_tree`.
+    """
+    if scalar.rendered or not is_template(scalar.text):
+        return (Piece(scalar.text, 1, is_value=False),)
     from buildit.recipe.template.template import pieces
 
-    text = "".join(piece.text for piece in pieces(scalar, variables))
-    return replace(scalar, text=text, body=None, rendered=True)
+    return pieces(scalar, variables)
 
 
 def _key(key: Scalar) -> Scalar:

@@ -7,8 +7,8 @@ lines of its own file. After that nothing knows that there was another recipe.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.errors import RecipeError, UsageError
@@ -23,6 +23,7 @@ from buildit.model.recipe import (
     RecipeOptions,
     kind_of_name,
 )
+from buildit.model.words import hint_of
 from buildit.recipe.yaml.node import Sequence, shown_place
 
 FORMATS_OF = {DOCKERFILE: ("oci",), FLOCKPORT: ("lxc",), MANIFEST: ("oci",)}
@@ -51,7 +52,7 @@ class Foreign:
     says. `target` is what is built for, `here` this machine. `base` is what the image says that it
     begins with; None until that is known, which the translation says in `pending` where it matters.
     `beside` gives the text of a file beneath the container's directory, by its relative path; None
-    where there is none.
+    where there is none. `facts` are what a template may ask of the machine and the day, by name.
     """
 
     file: str
@@ -62,17 +63,42 @@ class Foreign:
     here: Platform | None
     base: Inherited | None
     beside: Callable[[str], str | None]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def given(self) -> dict[str, str]:
+        """What the command line says of its parameters."""
+        return dict(self.wanted.values)
+
+    def beside_it(self, name: str) -> str:
+        """The name in messages of a file beneath the container's directory."""
+        above = self.file.removesuffix(self.name)
+        return f"{above}{name}"
+
+    def refuse_stage(self, what: str) -> None:
+        """Raises UsageError where one of several stages is asked for; `what` has none."""
+        if self.wanted.stage:
+            hint = "--target is for a Dockerfile; build a part of this one with --until"
+            raise UsageError(f"{what} has no stages", place=self.file, hint=hint)
+
+    def refuse_unused(self, known: Collection[str], what: str) -> None:
+        """Raises UsageError where a parameter is given that `what` does not ask for."""
+        for name, _ in self.wanted.values:
+            if name not in known:
+                message = f"--set {name}: {what} asks for no {name!r}"
+                raise UsageError(message, place=self.file, hint=hint_of(name, sorted(known)))
 
 
 @dataclass(frozen=True, slots=True)
 class Translated:
     """What a recipe is in the words of container.yaml: its steps, each a map with one key, rendered
     already. `pending`: some of it is another thing once the base is known. `remarks` are for the
-    user to see."""
+    user to see. `facts` are what it asked for and would be another thing elsewhere: facts, and what
+    the command line gave."""
 
     steps: Sequence
     pending: bool = False
     remarks: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 Reader = Callable[[Foreign], Translated]
@@ -87,7 +113,14 @@ def reader_of(kind: str, file: str) -> Reader:
         RecipeError: nothing does.
     """
     # A row for each reader: `if kind == DOCKERFILE:`, an import, `return read_dockerfile`.
-    del kind
+    if kind == FLOCKPORT:
+        from buildit.recipe.ways.flockport import read_flockport
+
+        return read_flockport
+    if kind == MANIFEST:
+        from buildit.recipe.ways.manifest import read_manifest
+
+        return read_manifest
     hint = f"write a {CONTAINER_FILE}: docs/containers.md"
     raise RecipeError("recipes of this kind are not read", place=file, hint=hint)
 
