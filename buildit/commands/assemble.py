@@ -433,10 +433,19 @@ def image(
     )
 
 
+def with_app(image: Image, app: App | None) -> Image:
+    """An image whose app is settled, and has its words as they were written beside it."""
+    written = image.app
+    if app is None or written is None:
+        return replace(image, app=app)
+    spoken = replace(app, exec=written.exec, arguments=written.arguments, health=written.health)
+    return replace(image, app=app, written=None if spoken == app else spoken)
+
+
 def _settled_app(app: App, plan: ContainerPlan, find: EntryAt, accounts: Ids) -> App:
     place = "" if plan.begins_with is None else plan.begins_with.place
     health = app.health
-    if health is not None:
+    if health is not None and health.exec:
         health = replace(health, exec=_program_of(health.exec, app, place, find))
     uid, _ = accounts.user(app.user)
     gid = None if app.group is None else accounts.group(app.group)
@@ -447,9 +456,9 @@ def _settled_app(app: App, plan: ContainerPlan, find: EntryAt, accounts: Ids) ->
             hint += f"the image has {accounts.names()}"
             raise RecipeError(message, place=plan.place_of(kind) or place, hint=hint)
     own = None if uid is None else accounts.own_group(uid)
+    whole = app.with_program(_program_of(app.argv, app, place, find)[0]) if app.argv else app
     return replace(
-        app,
-        exec=_program_of(app.exec, app, place, find),
+        whole,
         health=health,
         user=str(uid),
         group=None if gid is None else str(gid),

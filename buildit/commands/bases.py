@@ -273,9 +273,13 @@ def inheriting(app: App, base: App, said: Set[str]) -> App:
     ports = {(one.number, one.protocol): one for one in (*base.ports, *app.ports)}
     volumes = {one.path: one for one in (*base.volumes, *app.volumes)}
     own_user = "user" in said
+    # Docker's rule: who says an entrypoint leaves the arguments of the image below (moby,
+    # builder/dockerfile/dispatchers.go, dispatchEntrypoint).
+    own_arguments = "exec" in said or "arguments" in said
     return replace(
         app,
         exec=app.exec if "exec" in said else base.exec,
+        arguments=app.arguments if own_arguments else base.arguments,
         user=app.user if own_user or not base.user else base.user,
         group=app.group if own_user or "group" in said else base.group,
         environment=tuple(environment.items()),
@@ -286,14 +290,8 @@ def inheriting(app: App, base: App, said: Set[str]) -> App:
         volumes=tuple(volumes.values()),
         stop_signal=app.stop_signal if "stop_signal" in said else base.stop_signal,
         health=app.health or base.health,
+        interpreter=app.interpreter or base.interpreter,
     )
-
-
-def left_of_base(base: Inherited | None) -> Iterator[str]:
-    """What a user should know where nothing says what runs."""
-    if base is not None and replace(base, labels=()) != Inherited():
-        what = "its variables, user, ports and the like are not in the image"
-        yield f"neither the base nor the container says what runs: {what} (an `app` step says it)"
 
 
 def inherited_labels(
@@ -309,13 +307,13 @@ def supposed(app: App) -> App:
     """The app for what can be checked without the base's files: programs have some absolute path,
     and accounts that only the base has some number."""
     health = app.health
-    if health is not None:
+    if health is not None and health.exec:
         health = replace(health, exec=_absolute(health.exec))
     user = app.user if app.user.isdecimal() else "0"
     group = app.group if app.group is None or app.group.isdecimal() else "0"
     own = app.own_group or "0"
-    program = _absolute(app.exec)
-    return replace(app, exec=program, health=health, user=user, group=group, own_group=own)
+    whole = app.with_program(_absolute(app.argv)[0]) if app.argv else app
+    return replace(whole, health=health, user=user, group=group, own_group=own)
 
 
 def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:

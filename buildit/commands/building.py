@@ -392,13 +392,13 @@ class _Work:
 
     def stacked(self) -> tuple[StackedImage, ...]:
         """Stack the layers for all images; the layers of its steps are found or made here."""
-        from buildit.commands.assemble import image
+        from buildit.commands.assemble import image, with_app
 
         plan = self.prepared.plan
         made = self._stack()
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
         app = made.app(plan)
-        images = [replace(one, app=app) for one in images]
+        images = [with_app(one, app) for one in images]
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:
             self._look_through(images, rootfs, made)
@@ -457,7 +457,7 @@ class _Work:
         debs = [(self.done[key], name) for key, name in made.members if key not in builds]
         waived = starting.waived_needs([self.done[key] for key in builds])
         for one in images:
-            start = start_of(one)
+            start = start_of(replace(one, written=None))
             if start.program is not None:
                 seen = rootfs if not start.only else left_of(rootfs, start.only)
                 left = tree if seen is rootfs else starting.image_tree(seen, path, platform)

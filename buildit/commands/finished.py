@@ -57,7 +57,7 @@ def _starting(plan: ContainerPlan, app: App | None, made: Stack, test: ImageTest
     launch = Launch()
     if app is not None:
         user, group = app.user, app.group
-        launch = Launch(app.exec, user, group, (), app.environment, app.working_directory)
+        launch = Launch(app.argv, user, group, (), app.environment, app.working_directory)
     elif contents := [one for one in plan.images if one.content]:
         launch = launch_of(contents[0].format, contents[0].content.encode())
     try:

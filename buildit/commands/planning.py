@@ -12,14 +12,7 @@ from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.assemble import image
-from buildit.commands.bases import (
-    Base,
-    begun_with,
-    inherited_labels,
-    left_of_base,
-    moved_base,
-    supposed,
-)
+from buildit.commands.bases import Base, begun_with, inherited_labels, moved_base, supposed
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.debian_source import pin_source
 from buildit.commands.including import fetched_lists, pinned_facts, read_again
@@ -27,7 +20,7 @@ from buildit.commands.layersteps import small_step, source_of
 from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
-from buildit.commands.running import app_of, app_remarks, init_of, places_of
+from buildit.commands.running import app_of, app_remarks, init_of, is_late, places_of
 from buildit.commands.said import listed_steps, sayings
 from buildit.commands.sources import locked_commits
 from buildit.commands.suites import check_steps, with_debs
@@ -37,7 +30,7 @@ from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
-from buildit.model.image import App, Inherited
+from buildit.model.image import App
 from buildit.model.plan import (
     About,
     ContainerPlan,
@@ -164,7 +157,7 @@ def container_plan(
         about=said,
         labels=labels if inherited is None else inherited_labels(inherited, labels, said),
         annotations=_said(container, "annotations"),
-        remarks=_remarks(container, inherited, app),
+        remarks=_remarks(container, app),
         borrowed=tuple(sorted(borrowed or ())),
         platforms=platforms,
         packages=facts if _has_templates(container) else {},
@@ -175,21 +168,16 @@ def container_plan(
     )
 
 
-def _is_late(container: Container) -> bool:
-    return any(step.spec.from_ is not None or step.spec.run is not None for step in container.steps)
-
-
 def _app(container: Container, base: Base | None, ids: Ids) -> App | None:
     """Raises RecipeError: it is wrong, or runs as nobody that is known."""
     app = app_of(container, None if base is None else base.inherited)
-    if app is None or _is_late(container):
+    if app is None or is_late(container):
         return app
     return app_with_ids(app, ids, places_of(container))
 
 
-def _remarks(container: Container, inherited: Inherited | None, app: App | None) -> tuple[str, ...]:
-    of_start = left_of_base(inherited) if app is None else app_remarks(app)
-    return (*container.remarks, *of_start)
+def _remarks(container: Container, app: App | None) -> tuple[str, ...]:
+    return (*container.remarks, *(() if app is None else app_remarks(app)))
 
 
 def _has_templates(container: Container) -> bool:

@@ -60,6 +60,7 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
         raise wrong_at(apps[1], "a container has one app", hint)
     parts = [part for part in said_parts(container.steps) if part.key in _OF_AN_APP]
     has_init = any(step.spec.init is not None for step in container.steps)
+    late = is_late(container)
     app = App((INIT,), stop_signal="SIGTERM") if has_init else App(())
     named = (apps[0].spec.app.environment if apps and apps[0].spec.app else {}).keys()
     environment = dict.fromkeys(named, "")  # in this order, whichever step says their values
@@ -69,12 +70,16 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
         if part.key == "env":
             environment[part.name] = str(part.value)
         elif not (has_init and part.key in _OF_AN_INIT):
-            app = _with(app, part)
+            app = _with(app, part, late=late)
     app = replace(app, environment=tuple(environment.items()))
     if base is not None:
         said = _OF_AN_INIT if has_init else {part.key for part in parts}
         app = inheriting(app, base.app, {_field(key) for key in said})
-    if app.exec:
+    if app.argv:
+        for part in (one for one in parts if one.key == "cmd" and not (late or app.exec)):
+            _program(app.argv, part.step, *part.path, 0)
+        return app
+    if (base is not None and base.app != Inherited().app) or any(one.value == () for one in parts):
         return app
     if apps:
         hint = "write the program: exec: [/usr/bin/x]"
@@ -85,10 +90,10 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
     return None
 
 
-_OF_AN_INIT = ("entrypoint", "user", "group", "workdir", "stop-signal")
+_OF_AN_INIT = ("entrypoint", "cmd", "user", "group", "workdir", "stop-signal")
 """What an init decides, and no step beside it."""
 
-_OF_AN_APP = (*_OF_AN_INIT, "env", "ports", "volumes", "healthcheck")
+_OF_AN_APP = (*_OF_AN_INIT, "env", "ports", "volumes", "healthcheck", "shell", "onbuild")
 
 _FIELDS = {small: field for field, small in APP_KEYS.items()}
 
@@ -98,11 +103,23 @@ def _field(key: str) -> str:
     return _FIELDS.get(key, key.replace("-", "_"))
 
 
-def _with(app: App, part: SaidPart) -> App:
+def is_late(container: Container) -> bool:
+    """Whether a base or a command makes programs and accounts, which are known once they ran."""
+    return any(step.spec.from_ is not None or step.spec.run is not None for step in container.steps)
+
+
+def _with(app: App, part: SaidPart, *, late: bool) -> App:
     """The app as one more thing that is said makes it."""
+    step, at = part.step, part.path
     match part.key, part.value:
         case "entrypoint", tuple(words):
-            return replace(app, exec=_program(words, part.step, *part.path, 0))
+            return replace(app, exec=words if late or not words else _program(words, step, *at, 0))
+        case "cmd", tuple(words):
+            return replace(app, arguments=words)
+        case "shell", tuple(words):
+            return replace(app, interpreter=words)
+        case "onbuild", tuple(words):
+            return replace(app, onbuild=words)
         case "user", str(text):
             return replace(app, user=text)
         case "group", str(text):
@@ -116,11 +133,20 @@ def _with(app: App, part: SaidPart) -> App:
         case "volumes", tuple(texts):
             return replace(app, volumes=tuple(_volume(one, part, n) for n, one in enumerate(texts)))
         case "healthcheck", HealthSpec() as health:
-            program = _program(health.exec, part.step, *part.path, "exec", 0)
-            times = (health.interval, health.timeout, health.retries, health.start)
-            return replace(app, health=Health(program, *times))
+            return replace(app, health=_health(health, step, *at, late=late))
         case _:
             return app
+
+
+def _health(spec: HealthSpec, step: LoadedStep, *path: str | int, late: bool) -> Health:
+    if (spec.exec is not None) + (spec.script is not None) + spec.none != 1:
+        message = "a healthcheck is a program, a script or none"
+        raise wrong_at(step, message, "write {exec: […]}, {script: …} or {none: yes}", *path)
+    times = (spec.interval, spec.timeout, spec.retries, spec.start)
+    if spec.script is not None:
+        return Health(("/bin/sh", "-c", spec.script), *times, spec.script)
+    words = spec.exec or ()
+    return Health(words if late or spec.none else _program(words, step, *path, "exec", 0), *times)
 
 
 def _no_init(part: SaidPart) -> None:

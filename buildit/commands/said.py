@@ -23,8 +23,15 @@ from buildit.recipe.container import (
 )
 from buildit.recipe.schema import spelled
 
-APP_KEYS = {"exec": "entrypoint", "working_directory": "workdir"}
+APP_KEYS = {"exec": "entrypoint", "working_directory": "workdir", "arguments": "cmd"}
 """How small steps call what `app` calls otherwise; what is not here has one name."""
+
+
+_SMALL = (
+    *("user", "entrypoint", "cmd", "workdir", "ports", "volumes", "stop-signal"),
+    *("shell", "onbuild"),
+)
+"""The steps that say one thing of the app, each by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ def said_parts(steps: Iterable[LoadedStep]) -> Iterator[SaidPart]:
                     yield SaidPart(APP_KEYS.get(name, spelled(name)), "", value, step, path)
         for key in ("env", "labels", "annotations"):
             yield from _each(key, getattr(spec, key) or {}, step, (key,))
-        for key in ("user", "entrypoint", "workdir", "ports", "volumes", "stop-signal"):
+        for key in _SMALL:
             value = getattr(spec, key.replace("-", "_"))
             if value is not None:
                 yield SaidPart(key, "", value, step, (key,))

@@ -201,7 +201,7 @@ def inherited_of(section: Document) -> Inherited:
     directory = _text(section, "WorkingDir") or "/"
     pairs = (one.split("=", 1) for one in _texts(section, "Env") if "=" in one.lstrip("="))
     app = App(
-        exec=(*_texts(section, "Entrypoint"), *_texts(section, "Cmd")),
+        exec=_texts(section, "Entrypoint"),
         user=user,
         group=group or None,
         environment=tuple({one[0]: one[1] for one in pairs}.items()),
@@ -210,6 +210,9 @@ def inherited_of(section: Document) -> Inherited:
         volumes=tuple(Volume(one) for one in _object(section, "Volumes")),
         stop_signal=_text(section, "StopSignal") or None,
         health=_health(_object(section, "Healthcheck")),
+        arguments=_texts(section, "Cmd"),
+        interpreter=_texts(section, "Shell"),
+        onbuild=_texts(section, "OnBuild"),
     )
     labels = tuple((name, str(value)) for name, value in _object(section, "Labels").items())
     return Inherited(app, labels)
@@ -253,8 +256,9 @@ def _port(text: str) -> Port:
 
 
 def _health(said: Mapping[str, Any]) -> Health | None:
-    words = _texts(said, "Test")
+    words, text = _texts(said, "Test"), ""
     if words[:1] == ("CMD-SHELL",):
+        text = " ".join(words[1:])
         command: tuple[str, ...] = ("/bin/sh", "-c", *words[1:])
     elif words[:1] == ("CMD",):
         command = words[1:]
@@ -267,7 +271,7 @@ def _health(said: Mapping[str, Any]) -> Health | None:
     )
     retries = said.get("Retries")
     failures = retries if type(retries) is int and retries > 0 else None
-    return Health(command, interval, timeout, failures, start)
+    return Health(command, interval, timeout, failures, start, text)
 
 
 def _seconds(value: object) -> int | None:

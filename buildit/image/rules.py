@@ -390,11 +390,11 @@ def check_app(app: App, place: str) -> None:
 
 
 def _problems(app: App) -> Iterator[str]:
-    if not app.exec or not app.exec[0].startswith("/"):
+    if app.argv and not app.argv[0].startswith("/"):
         yield "exec must begin with an absolute path"
-    if any("\0" in word for word in app.exec):
+    if any("\0" in word for word in app.argv):
         yield "exec holds a NUL character"
-    if app.health is not None and not app.health.exec[0].startswith("/"):
+    if app.health and app.health.exec and not app.health.exec[0].startswith("/"):
         yield "the healthcheck's exec must begin with an absolute path"
     for what, account in (("user", app.user), ("group", app.group)):
         if account is not None:

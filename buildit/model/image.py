@@ -5,7 +5,7 @@ One `Image` is one `image` step of a container. The emitters of `buildit.image` 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -70,24 +70,30 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A program that tells by its status whether the app works. `exec` starts with an absolute
-    path; times are in seconds, None is the executor's own."""
+    """A program that tells by its status whether the app works; `exec` is empty where nothing does,
+    whatever an image below says. `text` is what the image's shell runs in its place, where the
+    format can say so. Times are in seconds, None is the executor's own."""
 
     exec: tuple[str, ...]
     interval: int | None = None
     timeout: int | None = None
     retries: int | None = None
     start: int | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What runs in the image. `exec` starts with an absolute path; `arguments` stand behind it,
-    unless whoever starts the image says others (OCI's Cmd), and are all of it where it is empty.
+    """What runs in the image. `arguments` stand behind `exec`, unless whoever starts the image says
+    others (OCI's Cmd), and are all of it where that is empty. Both together begin with an absolute
+    path, but for an image over a base or with commands, until that is stacked: with a name that its
+    PATH finds; or they are empty, and nothing says what runs.
 
     `user` and `group` are names or numbers; `group` None is the user's own group where the format
     can say so, `own_group` its gid where it is known. `environment` are unique (name, value) pairs.
-    `stop_signal` is such as `SIGQUIT`; App Container can say neither it nor `health`.
+    `stop_signal` is such as `SIGQUIT`; App Container can say neither it nor `health`. `interpreter`
+    is what runs the commands of a Dockerfile that begins with the image, `onbuild` are instructions
+    that such a one has first.
     """
 
     exec: tuple[str, ...]
@@ -101,21 +107,41 @@ class App:
     own_group: str | None = None
     health: Health | None = None
     arguments: tuple[str, ...] = ()
+    interpreter: tuple[str, ...] = ()
+    onbuild: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """All words of the command, of which formats that know no arguments say one list."""
+        return (*self.exec, *self.arguments)
+
+    def with_program(self, path: str) -> App:
+        """The same with a path in the place of the name that the command begins with."""
+        if self.exec:
+            return replace(self, exec=(path, *self.exec[1:]))
+        return replace(self, arguments=(path, *self.arguments[1:])) if self.arguments else self
 
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
     """What an image that a container begins with says of its start, and its labels.
 
-    The `exec` of `app` may begin with a name that its PATH finds, and be empty; its `user` is empty
-    where the image says none. `shell` is what runs the commands of a Dockerfile over it, `onbuild`
-    are instructions that such a Dockerfile has first.
+    The command of `app` may begin with a name that its PATH finds, and be empty; its `user` is
+    empty where the image says none.
     """
 
     app: App = App((), user="")
     labels: tuple[tuple[str, str], ...] = ()
-    shell: tuple[str, ...] = ()
-    onbuild: tuple[str, ...] = ()
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        """What runs the commands of a Dockerfile that begins with it."""
+        return self.app.interpreter
+
+    @property
+    def onbuild(self) -> tuple[str, ...]:
+        """Instructions that such a Dockerfile has first."""
+        return self.app.onbuild
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +156,8 @@ class Image:
     an image of each package, and one that depends on them.
     `content` is the rendered raw manifest of the format,
     which has the last word, or empty; `place` is where the user wrote the image step, for messages
-    only.
+    only. `written` is the app with its words as they were written, where they name programs that
+    only PATH finds.
     """
 
     name: str
@@ -149,19 +176,32 @@ class Image:
     content: str = ""
     place: str = ""
     split: bool = False
+    written: App | None = None
+
+    @property
+    def started(self) -> App | None:
+        """The app of a format that can say nothing of one without a command."""
+        return self.app if self.app is not None and self.app.argv else None
+
+    @property
+    def spoken(self) -> App | None:
+        """What a format says that finds programs in the image's PATH by itself."""
+        return self.app if self.written is None else self.written
 
 
-_LATER = ("arguments", "shell", "onbuild")
+_LATER = ("arguments", "interpreter", "onbuild", "text", "written")
 """Fields that digests count where they say something: the digests without them are older."""
 
 
 def _as_before(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value or key not in _LATER}
+    health = record.get("health")
+    said = {**record, "health": _as_before(health)} if health else record
+    return {key: value for key, value in said.items() if value or key not in _LATER}
 
 
 def inherited_digest(said: Inherited) -> Digest:
     """The digest of what an image says of its start."""
-    record = _as_before(asdict(said))
+    record = asdict(said)
     return digest_bytes(canonical({**record, "app": _as_before(record["app"])}))
 
 
@@ -170,7 +210,7 @@ def image_digest(image: Image) -> Digest:
 
     Lets a caller tell from a stamp that an image at hand is current, without reading it.
     """
-    record = asdict(image)
+    record = _as_before(asdict(image))
     del record["place"]
     if record["app"]:
         record["app"] = _as_before(record["app"])

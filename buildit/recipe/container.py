@@ -133,10 +133,15 @@ class AppSpec(Model):
 
 
 class HealthSpec(Model):
-    """How an executor finds out whether the app works. App Container cannot say it."""
+    """How an executor finds out whether the app works, by one of the first three. App Container
+    cannot say it."""
 
-    exec: Command
+    exec: Command | None = None
     """The program, absolute, and its arguments; 0 says that all is well."""
+    script: schema.Text | None = None
+    """Text for the image's shell instead; it is no template."""
+    none: schema.OnOff = False
+    """Nothing finds it out, whatever the image says that the container begins with."""
     interval: schema.Duration | None = None
     """Time between two runs; the executor's own (30s) without it."""
     timeout: schema.Duration | None = None
@@ -417,8 +422,16 @@ class StepSpec(Model):
     """Small files whose text is written here."""
     modes: tuple[ModeSpec, ...] | None = None
     """Modes and owners of what the image has."""
-    entrypoint: Command | None = None
-    """The program of the app, absolute, and its arguments; an `app` step is not needed for it."""
+    entrypoint: tuple[schema.MaybeEmpty, ...] | None = None
+    """The program of the app, absolute, and its arguments; an `app` step is not needed for it. Over
+    a base, or after a command, a name does that is found in the PATH; `[]` is none."""
+    cmd: tuple[schema.MaybeEmpty, ...] | None = None
+    """Arguments behind the entrypoint, in the place of which whoever starts the image may say
+    others (OCI's Cmd); the command itself where there is no entrypoint."""
+    shell: Command | None = None
+    """What runs the commands of a Dockerfile that begins with the image: [/bin/bash, -c]."""
+    onbuild: tuple[schema.Line, ...] | None = None
+    """Instructions that a Dockerfile which begins with the image has first."""
     workdir: schema.ImagePath | None = None
     """Where the app starts."""
     ports: tuple[schema.Line, ...] | None = None

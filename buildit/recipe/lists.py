@@ -123,7 +123,7 @@ def load_container(
 
 def _with_plain_script(item: Mapping) -> Mapping:
     """Values reach a script as its environment: `{{` in it is the shell's, or some program's."""
-    for key in ("run", "test"):
+    for key in ("run", "test", "healthcheck"):
         step = item.get(key)
         script = step.get("script") if isinstance(step, Mapping) else None
         if isinstance(step, Mapping) and isinstance(script, Scalar):

@@ -110,8 +110,8 @@ def _derived(image: Image) -> dict[str, Any]:
         "labels": named_values(labels),
         "annotations": named_values(_annotations(image)),
     }
-    if image.app is not None:
-        manifest["app"] = aci_app(image.app, image.place)
+    if image.started is not None:
+        manifest["app"] = aci_app(image.started, image.place)
     problems = manifest_problems(manifest)
     if problems:
         near = rules.ac_identifier(image.name)
@@ -164,7 +164,7 @@ def aci_app(app: App, place: str) -> dict[str, Any]:
         ],
     }
     return {
-        "exec": list(app.exec),
+        "exec": list(app.argv),
         "user": app.user,
         "group": group if group is not None else "0",
         "workingDirectory": app.working_directory,
@@ -184,9 +184,9 @@ def _unspoken(image: Image) -> Iterator[str]:
     for name, _ in image.annotations:
         if rules.AC_IDENTIFIER.fullmatch(name) is None:
             yield f"the ACI has no annotation {name!r}: App Container allows {allowed}"
-    if image.app is not None and image.app.health is not None:
+    if image.started is not None and image.started.health:
         yield "the ACI has no healthcheck: App Container has none"
-    if image.app is not None and image.app.stop_signal is not None:
+    if image.started is not None and image.started.stop_signal is not None:
         yield "the ACI has no stop signal: App Container has none"
 
 

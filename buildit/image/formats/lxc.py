@@ -41,12 +41,12 @@ def _check(image: Image) -> Document:
         RecipeError: the user wrote a manifest, or a line would have a line break in it.
     """
     rules.no_content(image, "an LXC image")
-    for word in image.app.exec if image.app is not None else ():
+    for word in image.started.argv if image.started is not None else ():
         if "'" in word and '"' in word:
             message = f"LXC cannot hold a word with both kinds of quotes: {word!r}"
             hint = "put the command into a script in the image, and name that in `exec`"
             raise RecipeError(message, place=image.place or None, hint=hint)
-    lines = [("lxc.arch", rules.machine(image).uname), *_lines(image.app)]
+    lines = [("lxc.arch", rules.machine(image).uname), *_lines(image.started)]
     for key, value in lines:
         if "\n" in value or "\r" in value:
             message = f"LXC's {key} cannot hold a line break: {value!r}"
@@ -58,9 +58,9 @@ def _lines(app: App | None) -> Iterator[tuple[str, str]]:
     """As `lxc-create -t oci` translates an OCI config."""
     if app is None:
         return
-    yield "lxc.execute.cmd", _quoted(app.exec)
-    if all(map(_PLAIN.fullmatch, app.exec)):
-        yield "lxc.init.cmd", " ".join(app.exec)
+    yield "lxc.execute.cmd", _quoted(app.argv)
+    if all(map(_PLAIN.fullmatch, app.argv)):
+        yield "lxc.init.cmd", " ".join(app.argv)
     for name, value in app.environment:
         yield "lxc.environment", f"{name}={value}"
     group = app.group if app.group is not None else app.own_group
@@ -68,7 +68,7 @@ def _lines(app: App | None) -> Iterator[tuple[str, str]]:
     yield "lxc.init.gid", group or "0"
     yield "lxc.init.cwd", app.working_directory
     # The init that lxc-execute puts before ours passes SIGINT on; on SIGTERM it kills all at once.
-    halt = "SIGINT" if app.exec == (INIT,) else app.stop_signal
+    halt = "SIGINT" if app.argv == (INIT,) else app.stop_signal
     if halt is not None:
         yield "lxc.signal.halt", halt
 
@@ -80,14 +80,14 @@ def _quoted(words: Sequence[str]) -> str:
 
 
 def _unspoken(image: Image) -> Iterator[str]:
-    if image.app is None:
+    if image.started is None:
         return
-    if not all(map(_PLAIN.fullmatch, image.app.exec)):
+    if not all(map(_PLAIN.fullmatch, image.started.argv)):
         yield (
             "the LXC image starts by lxc-execute, not by lxc-start: `lxc.init.cmd` takes no words "
             "with blanks or quotes"
         )
-    for what, there in (("ports", image.app.ports), ("healthcheck", image.app.health)):
+    for what, there in (("ports", image.started.ports), ("healthcheck", image.started.health)):
         if there:
             yield f"the LXC image has no {what}: LXC has none"
 

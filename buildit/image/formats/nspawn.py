@@ -43,11 +43,11 @@ def _check(image: Image) -> Document:
         RecipeError: the user wrote a manifest, or nspawn's file cannot hold a word.
     """
     rules.no_content(image, "an nspawn image")
-    app = image.app
+    app = image.started
     if app is None:
         return {"lines": []}
     variables = [f"{name}={value}" for name, value in app.environment]
-    for word in (*app.exec, *variables, app.working_directory, app.user):
+    for word in (*app.argv, *variables, app.working_directory, app.user):
         if _UNHOLDABLE.search(word):
             message = (
                 f"nspawn's settings cannot hold {word!r}: a line break, or `\\` before a quote"
@@ -57,7 +57,7 @@ def _check(image: Image) -> Document:
     # The first process, as engines start it: one that nspawn puts before it passes no signal on.
     # And without this word nspawn takes no parameters.
     lines = [("ProcessTwo", "no")]
-    lines.append(("Parameters", " ".join(map(quoted_word, app.exec))))
+    lines.append(("Parameters", " ".join(map(quoted_word, app.argv))))
     lines += [("Environment", quoted_word(one)) for one in variables]
     if app.user not in ("0", "root"):
         lines.append(("User", app.user))
@@ -67,7 +67,7 @@ def _check(image: Image) -> Document:
 
 
 def _unspoken(image: Image) -> Iterator[str]:
-    app = image.app
+    app = image.started
     if app is None:
         return
     if app.group not in (None, app.own_group, app.user):

@@ -53,7 +53,7 @@ def config_of(image: Image) -> dict[str, Any]:
         hint = " (image-spec config.md), or leave it out: then `app` decides"
         judge = partial(config_problems, platform=_platform(image))
         return {**base, **rules.read_document(image, "the OCI image config", judge, hint)}
-    section = app_section(image.app) if image.app is not None else {}
+    section = app_section(image.spoken) if image.spoken is not None else {}
     if labels := dict(image.about) | dict(image.labels):
         section["Labels"] = labels
     author = {"author": image.author} if image.author else {}
@@ -77,17 +77,23 @@ def app_section(app: App) -> dict[str, object]:
         "StopSignal": app.stop_signal,
         "Healthcheck": None if app.health is None else _healthcheck(app.health),
     }
-    always = {"Entrypoint": list(app.exec), "WorkingDir": app.working_directory}
+    words = {"Entrypoint": app.exec, "Cmd": app.arguments}
+    words |= {"Shell": app.interpreter, "OnBuild": app.onbuild}
+    spoken |= {name: list(value) for name, value in words.items()}
+    always = {"WorkingDir": app.working_directory}
     return {**always, **{name: value for name, value in spoken.items() if value}}
 
 
 def _healthcheck(health: Health) -> dict[str, object]:
     """As Docker's image config has it, which image-spec leaves out: times in nanoseconds."""
+    if not health.exec:
+        return {"Test": ["NONE"]}
     times = {"Interval": health.interval, "Timeout": health.timeout, "StartPeriod": health.start}
     spoken = {name: None if each is None else each * 10**9 for name, each in times.items()}
     spoken["Retries"] = health.retries
     found = {name: value for name, value in spoken.items() if value is not None}
-    return {"Test": ["CMD", *health.exec], **found}
+    test = ["CMD-SHELL", health.text] if health.text else ["CMD", *health.exec]
+    return {"Test": test, **found}
 
 
 def section_start(config: Document) -> Start:

@@ -26,6 +26,7 @@ from buildit.errors import (
     UsageError,
 )
 from buildit.events import Event, Notice, Reporter, silent
+from buildit.image.launch import launch_of
 from buildit.image.verify import read_image, verify
 from buildit.make.makers import make_task
 from buildit.model.tree import Entry, Kind
@@ -133,26 +134,58 @@ def test_what_the_base_says_holds_where_the_container_says_nothing(project: Chec
     write(project, "{oci: oci:../base.oci}", "- env: {MODE: own}", "- labels: {more: x}")
     _, config = documents(built(project)["oci"])
     said = config["config"]
-    assert said["Entrypoint"] == ["/usr/bin/app", "-v"]
+    assert (said["Entrypoint"], said["Cmd"]) == (["app"], ["-v"])  # its own words, as Docker's FROM
     assert said["Env"] == ["PATH=/bin:/usr/bin", "MODE=own"]
     assert (said["User"], said["WorkingDir"], said["StopSignal"]) == ("101", "/srv", "SIGQUIT")
     assert (said["ExposedPorts"], said["Volumes"]) == ({"80/tcp": {}}, {"/srv": {}})
-    assert said["Healthcheck"] == {
-        "Test": ["CMD", "/bin/sh", "-c", "app ping"],
-        "Interval": 2_000_000_000,
-    }
+    assert said["Healthcheck"] == {"Test": ["CMD-SHELL", "app ping"], "Interval": 2_000_000_000}
     labels = said["Labels"]
     assert (labels["tier"], labels["more"]) == ("base", "x")
     assert labels["org.opencontainers.image.version"] == "1.0"
 
 
-def test_it_is_said_where_nothing_runs(project: Checkout) -> None:
+def test_what_the_base_says_holds_where_nothing_runs(project: Checkout) -> None:
     Foreign(section={"Env": ["A=b"], "Labels": {"x": "y"}}).layout(project.root / "base.oci")
-    write(project, "{oci: oci:../base.oci}")
-    assert any("says what runs" in line for line in plan(project).plan.remarks)
-    shutil.rmtree(project.root / "base.oci")
-    Foreign(section={"Labels": {"x": "y"}}).layout(project.root / "base.oci")
-    assert plan(project).plan.remarks == ()
+    write(project, "{oci: oci:../base.oci}", types=FORMATS)
+    found = built(project)
+    _, config = documents(found["oci"])
+    said = config["config"]
+    assert (said["Env"], said["Labels"]["x"]) == (["A=b"], "y")
+    assert not said.keys() & {"Entrypoint", "Cmd", "User"}
+    assert verify([*found.values()]).passed()
+
+
+def test_of_a_command_what_docker_would_leave(project: Checkout) -> None:
+    section = {"Entrypoint": ["app"], "Cmd": ["-v"], "Env": ["PATH=/usr/bin"]}
+    Foreign(section=section).layout(project.root / "base.oci")
+    for said, words in {
+        "- entrypoint: [su]": (["su"], None),
+        "- cmd: [-x]": (["app"], ["-x"]),
+        "- entrypoint: []\n- cmd: [su, -l]": (None, ["su", "-l"]),
+        "- cmd: [su, -l]\n- entrypoint: [app]": (["app"], ["su", "-l"]),
+        "- cmd: []": (["app"], None),
+    }.items():
+        write(project, "{oci: oci:../base.oci}", said)
+        _, config = documents(built(project)["oci"])
+        found = config["config"]
+        assert (found.get("Entrypoint"), found.get("Cmd")) == words
+    write(project, "{oci: oci:../base.oci}", "- cmd: [-x, 'a b']", types=("aci", "nspawn"))
+    found = built(project)
+    started = launch_of("nspawn", read_image(found["nspawn"]).start)
+    assert started.argv == ("/usr/bin/app", "-x", "a b")
+    assert launch_of("aci", read_image(found["aci"]).start).argv == started.argv
+
+
+def test_what_only_a_dockerfile_over_it_needs_is_kept(project: Checkout) -> None:
+    Foreign(section={"Shell": ["/bin/bash", "-c"], "OnBuild": ["COPY . /srv"]}).layout(
+        project.root / "base.oci"
+    )
+    own = ("- onbuild: [RUN make]", "- healthcheck: {none: yes}")
+    write(project, "{oci: oci:../base.oci}", *own)
+    _, config = documents(built(project)["oci"])
+    said = config["config"]
+    assert (said["Shell"], said["OnBuild"]) == (["/bin/bash", "-c"], ["RUN make"])
+    assert said["Healthcheck"] == {"Test": ["NONE"]}
 
 
 def test_what_the_container_says_counts(project: Checkout) -> None:
@@ -187,7 +220,7 @@ def test_archives(project: Checkout, kind: str) -> None:
     assert "srv/index.html" in inside
     assert inside["usr/bin/z-app"].target == "usr/bin/app"
     assert inside["usr/bin/su"].mode == 0o4755
-    assert config["config"]["Entrypoint"][0] == "/usr/bin/app"
+    assert config["config"]["Entrypoint"][0] == ("/usr/bin/app" if kind == "aci" else "app")
     assert config["config"]["User"].startswith("101")
 
 
