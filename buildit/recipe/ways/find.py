@@ -101,12 +101,12 @@ class Translated:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-Reader = Callable[[Foreign], Translated]
+RecipeReader = Callable[[Foreign], Translated]
 """Translates a recipe. Raises RecipeError: it is wrong, with the line; UsageError: the command line
 asks for what it has not."""
 
 
-def reader_of(kind: str, file: str) -> Reader:
+def reader_of(kind: str, file: str) -> RecipeReader:
     """What reads a kind of recipe.
 
     Raises:
