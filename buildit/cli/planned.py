@@ -268,7 +268,8 @@ def relock(
 def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> None:
     packages = [package.name for package in section.packages]
     patches = [patch.name for patch in section.patches if patch.raw is not None]
-    known = tuple(dict.fromkeys((TOOLCHAIN, *packages, *patches, *section.debs, *section.images)))
+    further = (*section.debs, *section.images, *section.facts)
+    known = tuple(dict.fromkeys((TOOLCHAIN, *packages, *patches, *further)))
     for name in names:
         if name not in (EVERYTHING, *known):
             told = f"the lock has nothing called {name!r} that could move"
@@ -283,7 +284,8 @@ def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> N
 def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
     """Write DIR/buildit.lock (DIR is `.` where it is left out).
 
-    A NAME is a package (category/name), `toolchain`, the URL of a patch, or a base in a registry.
+    A NAME is a package (category/name), `toolchain`, the URL of a patch, a base in a registry, or a
+    fact of a manifest.
     """
     with asked.screen() as screen:
         done = relock(asked.options, words, screen, update=update)

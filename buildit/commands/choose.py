@@ -7,8 +7,9 @@ and give the same errors. Nothing is fetched and nothing is written.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.commands.run import LOCK_FILE, Options, read_lock
@@ -18,7 +19,7 @@ from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
 from buildit.model.image import Inherited
 from buildit.model.plan import DebView, PackageFacts
-from buildit.model.platform import Platform, build_platform, platform
+from buildit.model.platform import Platform, build_platform, named_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.model.words import hint_of
 from buildit.plan.debian_source import WantedDebianSource, wanted_source
@@ -156,9 +157,20 @@ def read_container(
     fetch: FetchList,
     base: Inherited | None = None,
 ) -> Container:
-    """The container that the command line names, as `load_container`."""
-    asked = (options.recipe, base)
+    """The container that the command line names, as `load_container`. What its lock says of facts
+    counts before what they are now; a parameter that was given once moves by its name alone."""
+    target = named_platform(options.platform) if options.platform else here
+    locked, now = read_lock(options.directory).begun(str(target)).facts, _facts_now()
+    moves = {name for name in locked if name in options.update or (options.moves() and name in now)}
+    kept = {name: value for name, value in locked.items() if name not in moves}
+    facts = tuple({**now, **kept}.items())
+    asked = (replace(options.recipe, facts=facts), base)
     return load_container(options.directory, packages, options.platform, here, fetch, *asked)
+
+
+def _facts_now() -> dict[str, str]:
+    """What a template may ask of this machine and this day (UTC)."""
+    return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "hostname": os.uname().nodename}
 
 
 def selected_facts(selection: Selection) -> dict[str, PackageFacts]:

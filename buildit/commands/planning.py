@@ -297,6 +297,7 @@ def _section(
         patches=tuple(patches),
         outputs={name: digest for name, digest in old.outputs.items() if name[0] in kept},
         synced=old.synced,
+        facts=choice.container.facts,
     )
 
 

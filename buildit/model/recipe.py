@@ -44,7 +44,8 @@ class RecipeOptions:
     that is built, the last without it. `values` are (name, value) of its parameters: build
     arguments, or what `vars` say. `images` are (name, reference): what the name of an image stands
     for. `name` and `version` are the image's, `formats` those that are emitted, in the place of
-    what the recipe says.
+    what the recipe says. `facts` are no words of the command line: (name, value) of what a template
+    may ask of the machine and the day, as the lock has them or as they are.
     """
 
     file: str = ""
@@ -54,6 +55,7 @@ class RecipeOptions:
     name: str = ""
     version: str = ""
     formats: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
     def words(self) -> tuple[str, ...]:
         """All of it as texts, in an order that tells two apart."""
@@ -65,4 +67,4 @@ class RecipeOptions:
 
     def of_stage(self, name: str) -> RecipeOptions:
         """The same for another stage of the recipe, which has no name of its own."""
-        return RecipeOptions(self.file, name, self.values, self.images)
+        return RecipeOptions(self.file, name, self.values, self.images, facts=self.facts)

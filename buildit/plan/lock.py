@@ -4,6 +4,7 @@
     buildit-lock 1
     [linux/amd64]
     deb toolchain/debian-12 libc6 2.36-9 amd64 bookworm pool/main/g/….deb 2758000 <sha256>
+    fact project web
     git libs/greet https://example.org/greet.git <tag or -> <yes or no> <commit> <sha256>
     image oci://registry.example.org/web/base:12 <digest of the platform's manifest>
     index bookworm 2026-05-16T09:30:11Z
@@ -90,7 +91,8 @@ class Section:
     `outputs` maps (package, output) to the diff_id, once built. `synced` maps a file that a sync
     step brings, by where it goes and the digest of its content, to its time in seconds since 1970;
     locks of older versions have none. `images` maps the reference of an image in a registry, as
-    `Reference` writes it, to the digest of this platform's manifest.
+    `Reference` writes it, to the digest of this platform's manifest. `facts` are what a recipe that
+    is a template asked for, by name: facts, and parameters of the command line.
     """
 
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
@@ -103,6 +105,7 @@ class Section:
     synced: Mapping[tuple[str, Digest], int] = field(default_factory=dict)
     commits: tuple[LockedCommit, ...] = ()
     images: Mapping[str, Digest] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ def _rows(section: Section) -> Iterator[tuple[str, ...]]:
         for d in debs:
             yield "deb", asker, d.name, d.version, d.arch, d.suite, d.path, str(d.size), d.digest
     yield from (("request", *pair) for pair in section.requests.items())
+    yield from (("fact", *pair) for pair in section.facts.items())
     yield from (("image", *pair) for pair in section.images.items())
     yield from (("index", *pair) for pair in section.indices.items())
     for one in section.packages:
@@ -212,6 +216,7 @@ def _commit(text: str) -> str:
 
 _RECORDS: Mapping[str, tuple[int, tuple[Callable[[str], object], ...]]] = {
     "deb": (2, (str, str, str, str, str, str, _size, _digest)),
+    "fact": (1, (str, str)),
     "git": (0, (str, str, _tag, _yes, _commit, _digest)),
     "image": (1, (str, _digest)),
     "index": (1, (str, str)),
@@ -299,6 +304,7 @@ class _Records:
             patches=tuple(LockedPatch(*row) for row in rows["patch"]),
             outputs={(package, output): diff_id for package, output, diff_id in rows["output"]},
             images=dict(rows["image"]),
+            facts=dict(rows["fact"]),
             synced={(name, digest): moment for name, digest, moment in rows["synced"]},
         )
 
@@ -322,6 +328,7 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
         {f"{c.package} {c.url} {c.tag}": c.commit for c in s.commits if c.tag} for s in (old, new)
     )
     lines += _moved("tag of ", *tagged)
+    lines += _moved("fact ", *({**section.facts} for section in (old, new)))
     lines += _moved("image ", *({**section.images} for section in (old, new)))
     sources = ([(one, one.digest) for one in each.sources] for each in (old, new))
     patches = ([(one, one.canonical) for one in each.patches] for each in (old, new))

@@ -518,7 +518,8 @@ class Container:
     list stand behind its `include`. `files` are the lists that were read, `pinned` the digests of
     those of URLs. `awaits_base`: its recipe is to be read again once it is known what the base
     says. `looked` are paths that decide what it is, whether they are there or not; `remarks` are
-    for the user to see.
+    for the user to see. `facts` are what its template asked for that may be another thing
+    elsewhere.
     """
 
     directory: Path
@@ -532,3 +533,4 @@ class Container:
     awaits_base: bool = False
     looked: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
+    facts: Map[str, str] = field(default_factory=dict)

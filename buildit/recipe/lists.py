@@ -116,6 +116,7 @@ def load_container(
         recipe.awaits_base,
         (*found.looked, *recipe.looked),
         recipe.remarks,
+        recipe.facts,
     )
     _check_names(container, node)
     return container

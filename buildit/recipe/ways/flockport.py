@@ -181,7 +181,8 @@ def _check_keyword(keyword: str, place: Place) -> None:
         return
     hint = _NOT_HERE.get(upper)
     if hint is None:
-        hint = f"{guess(upper, FLOCKPORT_KEYWORDS)}a line begins with {', '.join(FLOCKPORT_KEYWORDS)}, or #"
+        known = ", ".join(FLOCKPORT_KEYWORDS)
+        hint = f"{guess(upper, FLOCKPORT_KEYWORDS)}a line begins with {known}, or #"
     raise RecipeError(f"unknown keyword {keyword[:40]!r}", place=str(place), hint=hint)
 
 

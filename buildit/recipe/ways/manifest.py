@@ -93,8 +93,8 @@ def read_manifest(foreign: Foreign) -> Translated:
         UsageError: the command line asks for what a manifest has not.
     """
     foreign.refuse_stage("a manifest")
-    given = {name: _given(name, text) for name, text in foreign.given().items()}
-    names = {**foreign.facts, **given}
+    told = {**foreign.facts, **foreign.given()}
+    names = {name: _given(name, text) for name, text in told.items()}
     manifests = _Manifests(foreign)
     language = _read(manifests, foreign.text, foreign.name, names, {})
     if language is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,8 @@ _PLATFORM = ("os", "arch")
 class ReadRecipe:
     """The steps of a container. `given` are variables that its `vars` do not change. `files` are
     those that it consists of, beside container.yaml, `looked` further paths that decide what it
-    is. `awaits_base`: it is to be read again when the base is known."""
+    is. `awaits_base`: it is to be read again when the base is known. `facts` are what its template
+    asked for that may be another thing elsewhere."""
 
     steps: Sequence
     given: dict[str, str] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class ReadRecipe:
     looked: tuple[Path, ...] = ()
     awaits_base: bool = False
     remarks: tuple[str, ...] = ()
+    facts: Map[str, str] = field(default_factory=dict)
 
 
 def read_recipe(
@@ -58,7 +61,10 @@ def read_recipe(
         return ReadRecipe(_with_images(steps, wanted.formats, file), {**values, **given})
     beside = _Beside(found.directory)
     name, text = os.path.relpath(found.path, found.directory), read_text(found.path, file)
-    told = Foreign(file, name, text, wanted, target, here, base, beside.text)
+    facts = dict(wanted.facts)
+    if target is not None:
+        facts |= {"os": target.os, "arch": target.arch}
+    told = Foreign(file, name, text, wanted, target, here, base, beside.text, facts)
     done = reader_of(found.kind, file)(told)
     steps, own = done.steps, _variables(done.steps)
     usual = {"name": _name_of(found.directory), "version": NO_VERSION}
@@ -70,7 +76,8 @@ def read_recipe(
     files = (found.path, *(path for path in beside.looked if path.is_file()))
     looked = tuple(beside.looked)
     awaits = done.pending and base is None
-    return ReadRecipe(steps, given, files, looked, awaits, done.remarks)
+    pinned = {name: value for name, value in done.facts.items() if name not in _PLATFORM}
+    return ReadRecipe(steps, given, files, looked, awaits, done.remarks, pinned)
 
 
 def steps_of(node: Node) -> Sequence:

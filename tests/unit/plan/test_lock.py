@@ -46,6 +46,7 @@ FIXED = Section(
     outputs={("www-servers/nginx", "runtime"): digest_bytes(b"layer")},
     synced={("srv/a page.html", digest_bytes(b"page")): 1_700_000_000},
     images={"oci://registry.example.org/web/base:12": digest_bytes(b"manifest")},
+    facts={"project": "a web\n", "hostname": ""},
 )
 
 DIGESTS = st.integers(0, 2**256 - 1).map(lambda number: Digest(f"{number:064x}"))
@@ -84,6 +85,7 @@ SECTIONS = st.builds(
     ).map(tuple),
     synced=st.dictionaries(st.tuples(PATHS, DIGESTS), st.integers(0, 2**33), max_size=3),
     images=st.dictionaries(TEXTS, DIGESTS, max_size=2),
+    facts=st.dictionaries(TEXTS, TEXTS, max_size=2),
 )  # fmt: skip
 
 
@@ -99,6 +101,7 @@ def order_less(section: Section) -> Section:
         section.outputs,
         commits=tuple(sorted(section.commits, key=repr)),
         images=section.images,
+        facts=section.facts,
     )
 
 
@@ -127,6 +130,8 @@ def test_the_text_is_golden() -> None:
                 ("toolchain/debian-12", deb("libc6")),
             ]
         ),
+        "fact hostname ",
+        "fact project a%20web%0A",
         f"image oci://registry.example.org/web/base:12 {digest(b'manifest')}",
         "index bookworm 2026-05-16T09:30:11Z",
         f"output www-servers/nginx runtime {digest(b'layer')}",
@@ -239,6 +244,7 @@ def test_changes_are_said_in_words() -> None:
         sources=FIXED.sources,
         patches=FIXED.patches[:1],
         synced=FIXED.synced,
+        facts={"project": "other"},
     )
     old_deb, digest = deb("libc6"), digest_bytes
     assert changes(FIXED, new) == (
@@ -253,6 +259,8 @@ def test_changes_are_said_in_words() -> None:
             "www-servers/nginx: version 1.22.1 -> 1.24.0; flags +ipv6 -selinux tls=openssl -> none "
             f"(key {package.key[:12]} -> {package.key[:12]})"
         ),
+        "fact hostname is no longer used (was )",
+        "fact project moves from a web\n to other",
         (
             "image oci://registry.example.org/web/base:12 is no longer used "
             f"(was {digest(b'manifest')})"
