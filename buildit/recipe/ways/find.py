@@ -112,7 +112,10 @@ def reader_of(kind: str, file: str) -> RecipeReader:
     Raises:
         RecipeError: nothing does.
     """
-    # A row for each reader: `if kind == DOCKERFILE:`, an import, `return read_dockerfile`.
+    if kind == DOCKERFILE:
+        from buildit.recipe.ways.dockerfile.steps import read_dockerfile
+
+        return read_dockerfile
     if kind == FLOCKPORT:
         from buildit.recipe.ways.flockport import read_flockport
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from buildit.errors import RecipeError
 from buildit.model.words import guess, hint_of
-from buildit.recipe.ways.dockerfile.words import ExpansionError, expand
+from buildit.recipe.ways.dockerfile.words import ExpansionError, expand, split_quoted
 from buildit.recipe.yaml.node import Place
 
 MOST_INSTRUCTIONS = 5_000
@@ -211,7 +211,7 @@ class _Lines:
             start = self.at
             text = self._logical(escape)
         one = _instruction(text, self.place(start))
-        words = _heredoc_words(one)
+        words = _heredoc_words(one, escape)
         heredocs = tuple(self._heredoc(start, word) for word in words)
         whole = "\n".join((one.whole, *(f"{each.content}{each.name}" for each in heredocs)))
         return replace(one, heredocs=heredocs, whole=whole, lines=(start + 1, self.at))
@@ -332,13 +332,13 @@ def json_form(one: Instruction, text: str) -> tuple[str, ...] | None:
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)")
 
 
-def _heredoc_words(one: Instruction) -> list[tuple[str, bool, bool]]:
+def _heredoc_words(one: Instruction, escape: str) -> list[tuple[str, bool, bool]]:
     """The names of what follows an instruction, each with whether it expands and drops tabs."""
     if one.word == "ONBUILD" and one.rest:
         one = _instruction(one.rest, one.place)
     if one.word not in _WITH_HEREDOCS or "<<" not in one.rest or one.listed is not None:
         return []
-    found = (heredoc_word(word) for word in shell_words(one.rest))
+    found = (heredoc_word(word) for word in split_quoted(one.rest, escape))
     return [word for word in found if word is not None]
 
 
@@ -354,14 +354,6 @@ def heredoc_word(word: str) -> tuple[str, bool, bool] | None:
     if len(bare) != 1:
         return None
     return bare[0], bare[0] == match.group(3), bool(match.group(2))
-
-
-_SHELL_WORD = re.compile(r"(?:[^\s'\"\\]|\\.|'[^']*'|\"(?:[^\"\\]|\\.)*\")+", re.DOTALL)
-
-
-def shell_words(text: str) -> list[str]:
-    """The words of a text, with their quotes; what is not closed ends one."""
-    return _SHELL_WORD.findall(text)
 
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")

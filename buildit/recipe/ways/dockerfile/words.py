@@ -31,6 +31,27 @@ class ExpansionError(ValueError):
         self.hint = hint
 
 
+def split_quoted(text: str, escape: str = "\\") -> list[str]:
+    """The words of a text, which blanks outside of quotes divide; their quotes stay."""
+    words: list[str] = []
+    now: list[str] = []
+    quote, escaped = "", False
+    for char in text:
+        if escaped or (char == escape and quote != "'"):
+            escaped = not escaped
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char.isspace():
+            if now:
+                words.append("".join(now))
+            now = []
+            continue
+        now.append(char)
+    return [*words, "".join(now)] if now else words
+
+
 @dataclass(frozen=True, slots=True)
 class ExpandedText:
     """`words` are those that blanks outside of quotes divide; `missing` the variables that are not
@@ -42,18 +63,24 @@ class ExpandedText:
 
 
 def expand(
-    text: str, values: Mapping[str, str], escape: str = "\\", strict: bool = True
+    text: str,
+    values: Mapping[str, str],
+    escape: str = "\\",
+    strict: bool = True,
+    quotes: bool = True,
 ) -> ExpandedText:
     """A text with the values of its variables, without its quotes.
 
-    `strict` refuses `${x?word}` of what is not set, as Docker does.
+    `strict` refuses `${x?word}` of what is not set, as Docker does; else such a variable is told as
+    missing, whatever its form, for it may come to be set. Without `quotes` they mean
+    nothing, as in a heredoc.
 
     Raises:
         ExpansionError: it is malformed, too deep, or becomes too long.
     """
     if not _SPECIAL.search(text) and escape not in text:
         return ExpandedText(text, tuple(text.split()), frozenset())
-    reading = _Reading(text, values, escape, strict)
+    reading = _Reading(text, values, escape, strict, quotes)
     whole, words = reading.until("", raw=False)
     return ExpandedText(whole, words, frozenset(reading.missing))
 
@@ -98,6 +125,7 @@ class _Reading:
     values: Mapping[str, str]
     escape: str
     strict: bool
+    quotes: bool
     at: int = 0
     depth: int = 0
     size: int = 0
@@ -129,9 +157,9 @@ class _Reading:
                 word.end()
                 return "".join(whole), tuple(word.done)
             divides = False
-            if char == "'":
+            if char == "'" and self.quotes:
                 piece = self._single()
-            elif char == '"':
+            elif char == '"' and self.quotes:
                 piece = self._double(raw)
             elif char == "$":
                 piece, divides = self._dollar(), True
@@ -235,6 +263,8 @@ class _Reading:
             raise ExpansionError(message, "a form that there is: ${name:-word}")
         word, _ = self.until("}", raw=sign in "#%")
         value = self.values.get(name)
+        if value is None and not self.strict:
+            self.missing.add(name)
         has = value is not None and not (counts_empty and not value)
         match sign:
             case "-":
