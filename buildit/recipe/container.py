@@ -430,7 +430,7 @@ class StepSpec(Model):
     others (OCI's Cmd); the command itself where there is no entrypoint."""
     shell: Command | None = None
     """What runs the commands of a Dockerfile that begins with the image: [/bin/bash, -c]."""
-    onbuild: tuple[schema.Line, ...] | None = None
+    onbuild: tuple[schema.Text, ...] | None = None
     """Instructions that a Dockerfile which begins with the image has first."""
     workdir: schema.ImagePath | None = None
     """Where the app starts."""

@@ -130,7 +130,7 @@ def test_a_base_is_awaited_where_it_matters() -> None:
 
 
 def test_what_a_base_keeps_is_read_first() -> None:
-    base = Inherited(App(()), onbuild=("ARG V=1", "COPY . /app/", "RUN <<E\nmake $V\nE"))
+    base = Inherited(App((), onbuild=("ARG V=1", "COPY . /app/", "RUN <<E\nmake $V\nE")))
     done = [plain(one) for one in translated("FROM x\nRUN a $V", base, V="2").steps.items]
     assert done == [
         {"from": {"oci": "x"}},
@@ -138,7 +138,7 @@ def test_what_a_base_keeps_is_read_first() -> None:
         {"run": {**run("make $V\n"), "env": {"V": "2"}}},
         {"run": {**run("a $V"), "env": {"V": "2"}}},
     ]
-    wrong = Inherited(App(()), onbuild=("FROM y",))
+    wrong = Inherited(App((), onbuild=("FROM y",)))
     assert refused("# c\nFROM x", base=wrong).place == "Dockerfile:2:1"
 
 
@@ -166,7 +166,7 @@ def test_run_with_the_shell_of_the_image() -> None:
         {"cmd": ["/bin/bash", "-ec", "b"]},
         {"entrypoint": ["/bin/bash", "-ec", "c"]},
     ]
-    base = Inherited(App(()), shell=("/bin/ash", "-c"))
+    base = Inherited(App((), interpreter=("/bin/ash", "-c")))
     assert over("RUN a", base=base) == [{"run": run("a", "/bin/ash", "-c")}]
 
 
@@ -528,7 +528,7 @@ def test_an_argument_that_nothing_asks_for_is_refused() -> None:
     assert error.hint == "did you mean VERSION? it declares VERSION, later"
     assert refused("FROM x", A="1").hint == "it has no ARG"
     translated("FROM x\nONBUILD ARG later=1", later="2", SOURCE_DATE_EPOCH="1", BUILDKIT_X="1")
-    translated("FROM x", Inherited(App(()), onbuild=("ARG A",)), A="1")
+    translated("FROM x", Inherited(App((), onbuild=("ARG A",))), A="1")
 
 
 def test_a_variable_that_is_not_set_is_told() -> None:
