@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,16 @@ def _of_recipe(given: dict[str, Any]) -> RecipeOptions:
     return RecipeOptions(given.pop("file") or "", stage, values, images, name, version, formats)
 
 
+def _beside(reference: str, directory: Path) -> str:
+    """A reference with the path of an image on this machine as it is from a directory, which is
+    what paths in recipes are from."""
+    scheme, colon, path = reference.partition(":")
+    if not colon or "/" in scheme:
+        is_path = reference.startswith((".", "/"))
+        return f"./{os.path.relpath(reference, directory)}" if is_path else reference
+    return reference if path.startswith("//") else f"{scheme}:{os.path.relpath(path, directory)}"
+
+
 def _pair(option: str, text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if sign and name:
@@ -226,6 +237,8 @@ def of_container(
             words = {name: given.pop(name) for name in _SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}
             directory, recipe = named_recipe(said.pop("directory", Path()), recipe)
+            images = ((name, _beside(one, directory)) for name, one in recipe.images)
+            recipe = replace(recipe, images=tuple(images))
             options = Options(directory, recipe=recipe, **said)
             return verb(*args, Requested(options, given.pop("as_json")), **given)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.commands.choose import Choice, wrong_at
+from buildit.commands.image_names import ImageNames
 from buildit.commands.pins import Answer
 from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_bytes
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from buildit.image.inheriting import BaseImage
 
 CONTAINER = "container"
-_LOCAL = {"oci:": "oci", "oci-archive:": "oci"}
-"""How an image on this machine is named where `oci` says it, as skopeo names it."""
+_LOCAL = {"oci:": "oci", "oci-archive:": "oci", "docker-archive:": "docker-archive", "aci:": "aci"}
+"""How an image on this machine is named where `oci` says it, as skopeo names it, and its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     from buildit.image.inheriting import find_base, told_of_base
     from buildit.make.from_image import from_task
 
-    named = _named(step, spec)
+    named = _named(step, spec, choice.images)
     consulted: tuple[Path, ...] = ()
     if named.kind == CONTAINER:
         base, consulted = _other(choice, named, downloads)
@@ -102,7 +103,8 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     image = ImageRef(named.reference, named.kind, base.digest, *where)
     task = from_task(image, base)
     made = FromStep(task.key, named.reference, tuple(task.outputs), named.place)
-    return Base(number, made, task, image, base.inherited, consulted)
+    looked = (*consulted, *choice.images.looked)
+    return Base(number, made, task, image, base.inherited, looked)
 
 
 _OVER_A_BASE = {"package", "sync", "directories", "symlinks", "texts", "modes", "run"}
@@ -149,7 +151,7 @@ def moved_base(base: Base, choice: Choice) -> Base:
     return replace(base, number=found[0])
 
 
-def _named(step: LoadedStep, spec: FromSpec) -> _Named:
+def _named(step: LoadedStep, spec: FromSpec, images: ImageNames) -> _Named:
     """Raises RecipeError where the text names no image."""
     if spec.container is not None:
         place, text = written_at(step.node, "from", CONTAINER), spec.container
@@ -160,7 +162,8 @@ def _named(step: LoadedStep, spec: FromSpec) -> _Named:
         place = written_at(step.node, "from", kind)
         text = (spec.aci or spec.docker_archive or "").removeprefix(f"{kind}:")
         return _Named(f"{kind}:{text}", kind, _path(step, text), place=place)
-    place, text = written_at(step.node, "from", "oci"), spec.oci
+    place = written_at(step.node, "from", "oci")
+    text = images.reference(spec.oci, place)
     if text.startswith((OCI_SCHEME, DOCKER_SCHEME)):
         try:
             remote = parse_reference(text)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from buildit.commands.image_names import ImageNames
 from buildit.commands.run import LOCK_FILE, Options, read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.files import is_beneath
@@ -69,7 +70,7 @@ class Choice:
     that were looked at, whether they are there or not. `target` is what is built for, `here` this
     machine. `sliced` is what an image takes of Debian's
     packages that it does not name, where that is not all; `base` what the base says, where that
-    decided how the recipe was read."""
+    decided how the recipe was read. `images` says what their names stand for."""
 
     options: Options
     container: Container
@@ -83,6 +84,7 @@ class Choice:
     consulted: tuple[Path, ...]
     sliced: Mapping[str, DebView] = field(default_factory=dict)
     base: Inherited | None = None
+    images: ImageNames = field(default_factory=ImageNames)
 
     @property
     def section(self) -> Section:
@@ -147,6 +149,7 @@ def choose(
         consulted,
         views,
         base,
+        ImageNames(dict(options.recipe.images), loaded.config.images),
     )
 
 

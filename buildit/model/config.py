@@ -232,7 +232,7 @@ class Config:
 
     `jobs` builds or downloads run at once. `mirrors` are lists of base URLs by name, `distfiles`
     directories that are asked before them. `use` are the layers for all packages and `package_use`
-    those for single ones, the winning one last. `origins` maps each setting to the `file:line` that
+    those for single ones, the winning one last. `images` are what names of images stand for. `origins` maps each setting to the `file:line` that
     decided it, or to what else did. `remarks` tell of what is written and not possible. `secrets`
     are by their ids.
     """
@@ -250,6 +250,7 @@ class Config:
     origins: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """What a build needs once the plan is made, as JSON has it: without what planning reads."""

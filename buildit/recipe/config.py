@@ -213,6 +213,9 @@ class ConfigSpec(Model):
     """Several binhosts, asked in this order, instead of `repository`."""
     mirrors: dict[str, tuple[schema.Url, ...]] = Field(default_factory=dict)
     """What `mirror://NAME/path` stands for: base URLs, tried in order. `debian` is built in."""
+    images: dict[schema.Line, schema.Line] = Field(default_factory=dict)
+    """What names of images stand for that say no registry: `debian: docker://HOST/debian`, of what
+    they begin with `tools/: docker://HOST/tools/`, of any `"*"`; or `oci:DIR`, from this file."""
     trust: TrustSpec = TrustSpec()
     """Whose artifacts are believed."""
     signing_key: schema.TextOrList[schema.Line] | None = None
@@ -413,6 +416,7 @@ class _Merge:
             trees=tuple(map(trees.path, trees.spec.trees or ())) if trees else (),
             repositories=tuple(_repository(source, one, remarks) for one in specs if source),
             mirrors=self.mirrors(),
+            images=self.images(),
             # Whether it is there is looked up when something is fetched: a plan may be kept.
             distfiles=(str(directory.absolute() / "distfiles"),),
             trust=self.trust(source, specs),
@@ -461,6 +465,16 @@ class _Merge:
             for name in one.spec.mirrors:
                 self.origins[f"mirrors.{name}"] = one.origin("mirrors", name)
         return dict(sorted(mirrors.items()))
+
+    def images(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for one in reversed(self.sources):
+            for name, text in one.spec.images.items():
+                scheme, colon, path = text.partition(":")
+                local = bool(colon) and not path.startswith("//")
+                found[name] = f"{scheme}:{one.path(path)}" if local else text
+                self.origins[f"images.{name}"] = one.origin("images", name)
+        return found
 
     def trust(self, source: _Source | None, specs: tuple[RepositorySpec, ...]) -> model.Trust:
         """`specs` are the repositories of `source`."""
