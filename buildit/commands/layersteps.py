@@ -94,7 +94,7 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
         at = ("directories", number)
         uid, gid, owner = _owner(spec.owner, step, ids, *at)
         path, place = spec.path.strip("/"), written_at(step.node, *at)
-        made.append(DirectoryToMake(path, spec.mode, uid, gid, place, owner))
+        made.append(DirectoryToMake(path, spec.mode, uid, gid, place, owner, spec.keep))
     return DirectoriesStep(tuple(made), step.place)
 
 

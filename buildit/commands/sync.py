@@ -564,8 +564,8 @@ def leading_nowhere(links: Iterable[str], tree: Tree) -> Iterator[str]:
 def directories_task(step: DirectoriesStep, tree: Tree) -> tuple[Task, tuple[Entry, ...]]:
     """The task of a step, and its entries, over `tree`, the merged entries below it.
 
-    A directory that the image has gets the step's mode and owner; links to directories are
-    followed. Directories above that are missing are made with 0755 and 0:0.
+    A directory that the image has gets the step's mode and owner, unless it `keeps` its own; links
+    to directories are followed. Directories above that are missing are made with 0755 and 0:0.
 
     Raises:
         RecipeError: the way leads through a file or to /, or a file is there.
@@ -577,6 +577,9 @@ def directories_task(step: DirectoriesStep, tree: Tree) -> tuple[Task, tuple[Ent
         if not path:
             message = f"/{one.path} is a link to /, and engines make that themselves"
             raise _wrong(one.place, message, "leave it out")
-        made[path] = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
+        there = below.get(path) if one.keeps else None
+        if there is None or there.kind is not Kind.DIRECTORY:
+            there = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
+        made[path] = there
     entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH), step.place)
     return layer_task("directories", entries, about=About(origin=step.place)), entries

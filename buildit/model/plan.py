@@ -325,7 +325,7 @@ class SyncStep:
 @dataclass(frozen=True, slots=True)
 class DirectoryToMake:
     """A directory of a container: `path` without a leading slash, mode bits, numeric owner;
-    `owner` is as of `SyncStep`."""
+    `owner` is as of `SyncStep`. `keeps`: one that the image has stays as it is."""
 
     path: str
     mode: int
@@ -333,6 +333,7 @@ class DirectoryToMake:
     gid: int
     place: str
     owner: str = ""
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,8 @@ class DirectorySpec(Model):
     """`uid:gid`, numeric, or names that packages or `users` declare."""
     mode: schema.Mode = 0o755
     """Its mode, octal with a leading zero: 01777 for one that all may write to."""
+    keep: schema.OnOff = False
+    """Whether one that the image has already stays as it is."""
 
 
 class LinkSpec(Model):

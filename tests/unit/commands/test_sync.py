@@ -532,6 +532,17 @@ def test_a_directory_that_is_a_link_to_the_root() -> None:
     assert (caught.value.place, caught.value.hint) == (PLACE, "leave it out")
 
 
+def test_a_directory_that_keeps_what_is_there() -> None:
+    below = tree(directory("tmp", 0o1777), directory("var"), link("var/run", "/tmp"))
+    made = [DirectoryToMake(path, 0o755, 5, 6, PLACE, keeps=True) for path in ("var/run", "srv/a")]
+    _, entries = directories_task(DirectoriesStep(tuple(made), PLACE), below)
+    assert {one.path: (one.mode, one.uid) for one in entries if one.path != "var"} == {
+        "tmp": (0o1777, below["tmp"].uid),
+        "srv": (0o755, 0),
+        "srv/a": (0o755, 5),
+    }
+
+
 @pytest.mark.parametrize("mode", ["1777", "0700", "0750", "1644"])
 def test_a_mode_that_can_only_be_meant_for_directories(project: Path, mode: str) -> None:
     (project / "tmp").mkdir()
