@@ -31,8 +31,8 @@ _NAME = re.compile(
 
 @dataclass(slots=True)
 class ImageNames:
-    """`said` is what the command line says of names, `own` what the configuration does. `machine` is
-    the file of the machine's engines; `looked` grows with the files that were looked at."""
+    """`said` is what the command line says of names, `own` what the configuration does. `machine`
+    is the file of the machine's engines; `looked` grows with the files that were looked at."""
 
     said: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def _mapped(known: Mapping[str, str], name: str, rest: str) -> str | None:
 
 
 def _takes_more(reference: str) -> bool:
-    """Whether a name or a version may stand behind a reference: it is in a registry, without one."""
+    """Whether a name or a version may stand behind a reference, which is in a registry."""
     remote = reference.startswith((DOCKER_SCHEME, "oci://"))
     return remote and ":" not in reference.rpartition("/")[2] and "@" not in reference
 

@@ -108,6 +108,8 @@ def sayings(container: Container) -> tuple[Saying, ...]:
 def _value(value: object) -> str:
     if isinstance(value, str):
         return yaml_word(value)
+    if value is True:
+        return "yes"
     if isinstance(value, tuple):
         return f"[{', '.join(yaml_word(str(one)) for one in value)}]"
     fields = getattr(type(value), "model_fields", {})
@@ -115,7 +117,7 @@ def _value(value: object) -> str:
     return ", ".join(
         f"{spelled(name)} {f'0{one:03o}' if name == 'mode' else _value(one)}"
         for name, one in texts.items()
-        if one is not None
+        if one is not None and one is not False
     )
 
 

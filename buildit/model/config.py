@@ -232,9 +232,9 @@ class Config:
 
     `jobs` builds or downloads run at once. `mirrors` are lists of base URLs by name, `distfiles`
     directories that are asked before them. `use` are the layers for all packages and `package_use`
-    those for single ones, the winning one last. `images` are what names of images stand for. `origins` maps each setting to the `file:line` that
-    decided it, or to what else did. `remarks` tell of what is written and not possible. `secrets`
-    are by their ids.
+    those for single ones, the winning one last. `images` are what names of images stand for.
+    `origins` maps each setting to the `file:line` that decided it, or to what else did. `remarks`
+    tell of what is written and not possible. `secrets` are by their ids.
     """
 
     store: Path

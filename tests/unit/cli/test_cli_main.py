@@ -148,7 +148,7 @@ def test_a_wrong_file_has_its_place(command: Command) -> None:
 
 def test_schema_goes_to_stdout_or_to_files(command: Command) -> None:
     assert json.loads(command("schema", "config").out)["title"] == ".buildit-config.yaml"
-    assert set(json.loads(command("schema").out)) == {"pkg", "container", "config"}
+    assert set(json.loads(command("schema").out)) == {"pkg", "container", "config", "stack"}
     assert command("schema", "formats").out.startswith("# File formats\n")
     assert command("schema", "pkg", "--output", "there").out == "there/pkg.schema.json\n"
     assert Path("there/pkg.schema.json").is_file()
