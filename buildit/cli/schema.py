@@ -287,6 +287,7 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.FLAG, "flag"),
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),
+        (leaf.DATABASE, "name"),
         (leaf.STACK_NAME, "name"),
         (SECRET_ID, "id"),
         (leaf.PACKAGE_NAME, "category/name"),

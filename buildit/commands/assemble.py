@@ -59,7 +59,7 @@ from buildit.model.plan import (
     Task,
     TextsStep,
 )
-from buildit.model.services import Init
+from buildit.model.services import Init, Service
 from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
 from buildit.plan.closure import TaskOf, closure, views_of
 from buildit.store.cas import Store
@@ -69,7 +69,8 @@ Obtain = Callable[[Task], Artifact]
 
 @dataclass(slots=True)
 class Stack:
-    """The layers so far, bottom first; `node` knows the tasks, `obtain` gives their artifacts."""
+    """The layers so far, bottom first; `node` knows the tasks, `obtain` gives their artifacts.
+    `init` are the services, once their layer is there."""
 
     store: Store
     node: TaskOf
@@ -78,6 +79,7 @@ class Stack:
     members: list[OutputRef] = field(default_factory=list)
     epoch: int = EPOCH
     remarks: list[str] = field(default_factory=list)
+    init: Init | None = None
     _links: list[str] = field(default_factory=list)
     _overlay: Overlay = field(default_factory=lambda: Overlay(merged=MergedTree(EPOCH)))
     _listings: dict[Digest, tuple[Entry, ...]] = field(default_factory=dict)
@@ -248,13 +250,15 @@ class Stack:
             entries = account_entries(files, self.tree(), EPOCH)
             self.lay(layer_task("accounts", entries, files), "users and groups", entries)
 
-    def add_init(self, init: Init) -> None:
-        """One layer with the files that start and stop the services.
+    def add_init(self, init: Init, app: App) -> None:
+        """One layer with the files that start and stop the services; `app` is what runs them.
 
         Raises:
-            RecipeError: the image lacks a program that they need, or has an init.
+            RecipeError: the image lacks a program or an account that they need, or has an init.
         """
         tree = self.tree()
+        services = (self._settled_service(one, app) for one in init.services)
+        self.init = init = replace(init, services=tuple(services))
         check_init(init, tree)
         made, texts = init_layer(init.services)
         new = Entry("", Kind.DIRECTORY, 0o755, EPOCH)
@@ -262,6 +266,21 @@ class Stack:
         self.lay(
             layer_task("init", entries, texts, about=About(origin=init.place)), "init", entries
         )
+
+    def _settled_service(self, service: Service, app: App) -> Service:
+        """With numbers for its account and a path for its program, where only the whole image has
+        them."""
+        if not service.owner:
+            return service
+        accounts = self.accounts()
+        found = accounts.owner(service.owner)
+        if found is None:
+            message = f"{service.name} runs as {service.owner}, whom the image has not"
+            hint = f"write a number; the image has {accounts.names()}"
+            raise RecipeError(message, place=service.place, hint=hint)
+        at = replace(app, working_directory=service.working_directory)
+        program = _program_of(service.exec, at, service.place, self.tree().get)
+        return replace(service, exec=program, uid=found[0], gid=found[1], owner="")
 
     def sync(self, taken: Taken) -> None:
         """Add the layer of a sync step; the image is as new as the newest file in it.
@@ -403,8 +422,8 @@ def stack(
                 made.sync(replace(next(synced), step=step))
             case RunStep():
                 made.run(step, plan.platform)
-    if plan.init is not None and until is None:
-        made.add_init(plan.init)
+    if plan.init is not None and plan.app is not None and until is None:
+        made.add_init(plan.init, plan.app)
     made.remark_links()
     return made
 

@@ -45,7 +45,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image
 from buildit.model.plan import ContainerPlan, OutputRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
-from buildit.model.services import Service
+from buildit.model.services import Init, Service
 from buildit.plan.identity import RUN
 from buildit.store.blobs import CorruptBlob
 from buildit.trust.policy import unused
@@ -462,7 +462,7 @@ class _Work:
                 seen = rootfs if not start.only else left_of(rootfs, start.only)
                 left = tree if seen is rootfs else starting.image_tree(seen, path, platform)
                 starting.check_starts(left, start.program, start.environment, waived, one.place)
-        for service, program, known in programs_of(self.prepared.plan):
+        for service, program, known in programs_of(self.prepared.plan, made.init):
             who = f"the service {service.name}"
             starting.check_starts(tree, program, known, waived, service.place, who)
         for remark in starting.remarks(tree, debs):
@@ -528,10 +528,12 @@ class _Work:
         return publish(plan, self.tasks.named, run.remotes, openpgp, emissions, tuple(self.steps))
 
 
-def programs_of(plan: ContainerPlan) -> Iterator[tuple[Service, str, dict[str, str]]]:
+def programs_of(
+    plan: ContainerPlan, init: Init | None
+) -> Iterator[tuple[Service, str, dict[str, str]]]:
     """What the services of a container start, and with what environment."""
     environment = dict(plan.app.environment) if plan.app is not None else {}
-    for service in plan.init.services if plan.init is not None else ():
+    for service in init.services if init is not None else ():
         known = {**environment, **dict(service.environment)}
         for words in (service.exec, service.ready.exec if service.ready is not None else ()):
             yield from ((service, word, known) for word in words[:1])

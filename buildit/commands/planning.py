@@ -151,7 +151,7 @@ def container_plan(
         images=_images(container),
         tests=image_tests(container, app),
         app=app,
-        init=init_of(container, owners),
+        init=init_of(container, owners, inherited),
         users=users,
         groups=groups,
         about=said,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from buildit.commands.accounts import Ids
 from buildit.commands.bases import inheriting
 from buildit.commands.choose import wrong_at
 from buildit.commands.said import APP_KEYS, SaidPart, command_said, said_parts
+from buildit.errors import RecipeError
 from buildit.image.rules import signal_problems
 from buildit.model.image import App, Health, Inherited, Port, Volume
 from buildit.model.plan import RunStep
@@ -58,23 +60,13 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
     if len(apps) > 1:
         hint = f"keep that at {apps[0].place}; steps such as `entrypoint` and `ports` change it"
         raise wrong_at(apps[1], "a container has one app", hint)
-    parts = [part for part in said_parts(container.steps) if part.key in _OF_AN_APP]
     has_init = any(step.spec.init is not None for step in container.steps)
     late = is_late(container)
-    app = App((INIT,), stop_signal="SIGTERM") if has_init else App(())
-    named = (apps[0].spec.app.environment if apps and apps[0].spec.app else {}).keys()
-    environment = dict.fromkeys(named, "")  # in this order, whichever step says their values
-    for part in parts:
-        if has_init:
-            _no_init(part)
-        if part.key == "env":
-            environment[part.name] = str(part.value)
-        elif not (has_init and part.key in _OF_AN_INIT):
-            app = _with(app, part, late=late)
-    app = replace(app, environment=tuple(environment.items()))
-    if base is not None:
-        said = _OF_AN_INIT if has_init else {part.key for part in parts}
-        app = inheriting(app, base.app, {_field(key) for key in said})
+    own_init = has_init and not _is_in_front(container)
+    parts = [part for part in said_parts(container.steps) if part.key in _OF_AN_APP]
+    app = _app_said(parts, apps, base, own_init=own_init, late=late)
+    if has_init:
+        app = replace(app, **_INIT)
     if app.argv:
         for part in (one for one in parts if one.key == "cmd" and not (late or app.exec)):
             _program(app.argv, part.step, *part.path, 0)
@@ -89,6 +81,60 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
         raise wrong_at(parts[0].step, message, "add a step: `- entrypoint: [/usr/bin/x]`")
     return None
 
+
+def _is_in_front(container: Container) -> bool:
+    """Whether all services of a container are parts of other steps (a database): then its app, if
+    it has one, is a service behind them."""
+    return all(step.part_of for step in container.steps if step.spec.init is not None)
+
+
+def _app_said(
+    parts: list[SaidPart],
+    apps: list[LoadedStep],
+    base: Inherited | None,
+    *,
+    own_init: bool,
+    late: bool,
+) -> App:
+    """The app that the steps say, and a base where they say nothing; beside an init of the
+    container's own, what that leaves open.
+
+    Raises:
+        RecipeError: something is malformed, or is the init's.
+    """
+    app = App(())
+    named = (apps[0].spec.app.environment if apps and apps[0].spec.app else {}).keys()
+    environment = dict.fromkeys(named, "")  # in this order, whichever step says their values
+    further = [part for part in parts if part.step.part_of]  # beside what others say, not over it
+    environment |= {one.name: str(one.value) for one in further if one.key == "env"}
+    for part in (one for one in parts if not one.step.part_of):
+        if own_init:
+            _no_init(part)
+        if part.key == "env":
+            environment[part.name] = str(part.value)
+        elif not (own_init and part.key in _OF_AN_INIT):
+            app = _with(app, part, late=late)
+    app = replace(app, environment=tuple(environment.items()))
+    if base is not None:
+        said = _OF_AN_INIT if own_init else {part.key for part in parts if part not in further}
+        app = inheriting(app, base.app, {_field(key) for key in said})
+    for part in further:
+        more = _with(App(()), part, late=late)
+        ports, volumes = (*app.ports, *more.ports), (*app.volumes, *more.volumes)
+        app = replace(app, ports=ports, volumes=volumes, health=app.health or more.health)
+    return app
+
+
+_INIT: dict[str, Any] = {
+    "exec": (INIT,),
+    "arguments": (),
+    "user": "0",
+    "group": None,
+    "own_group": None,
+    "working_directory": "/",
+    "stop_signal": "SIGTERM",
+}
+"""What an image with services runs, and how."""
 
 _OF_AN_INIT = ("entrypoint", "cmd", "user", "group", "workdir", "stop-signal")
 """What an init decides, and no step beside it."""
@@ -223,34 +269,75 @@ def run_of_step(spec: RunSpec, step: LoadedStep) -> RunStep:
 # -- services under an init
 
 
-def init_of(container: Container, ids: Ids) -> Init | None:
+def init_of(container: Container, ids: Ids, base: Inherited | None = None) -> Init | None:
     """The services of the container, in the order in which they start; None where it has none.
 
+    `base` is as of `app_of`.
+
     Raises:
-        RecipeError: there are two `init` steps, or one is wrong; it names what.
+        RecipeError: a service is wrong or there twice; it names what.
     """
-    found: Init | None = None
-    for step in container.steps:
-        if step.spec.init is None:
-            continue
-        if found is not None:
-            raise wrong_at(step, "a container has one init", "list all services in one `init` step")
-        specs = step.spec.init.services
-        made = tuple(_service(name, spec, step, ids) for name, spec in specs.items())
-        for one in made:
-            for number, other in enumerate(one.after):
-                if other not in specs:
-                    message = f"no service is called {other!r}"
-                    hint = hint_of(other, sorted(specs))
-                    written = ("init", "services", one.name, "after", number)
-                    raise wrong_at(step, message, hint, *written)
-        ordered, circle = in_order(made)
-        if circle:
-            message = f"services wait for each other: {' after '.join(circle)}"
-            at = ("init", "services", circle[0], "after")
-            raise wrong_at(step, message, "take one `after` of them out", *at)
-        found = Init(ordered, step.place)
-    return found
+    steps = [step for step in container.steps if step.spec.init is not None]
+    places: dict[str, LoadedStep] = {}
+    made: list[Service] = []
+    for step in steps:
+        for name, spec in ({} if step.spec.init is None else step.spec.init.services).items():
+            if places.setdefault(name, step) is not step:
+                message, hint = f"the service {name!r} is there twice", "give one another name"
+                raise wrong_at(step, message, f"{hint}; the first is at {places[name].place}")
+            made.append(_service(name, spec, step, ids))
+    if not made:
+        return None
+    if _is_in_front(container):
+        made += _app_behind(container, base, ids, [one.name for one in made])
+    for one in made:
+        for number, other in enumerate(one.after):
+            if other not in {each.name for each in made}:
+                message = f"no service is called {other!r}"
+                hint = hint_of(other, sorted(places))
+                written = ("init", "services", one.name, "after", number)
+                raise wrong_at(places[one.name], message, hint, *written)
+    ordered, circle = in_order(tuple(made))
+    if circle:
+        message = f"services wait for each other: {' after '.join(circle)}"
+        at = ("init", "services", circle[0], "after")
+        raise wrong_at(places[circle[0]], message, "take one `after` of them out", *at)
+    return Init(ordered, steps[0].place)
+
+
+def _app_behind(
+    container: Container, base: Inherited | None, ids: Ids, names: list[str]
+) -> Iterator[Service]:
+    """The app of a container as a service behind those of these names, where it has one.
+
+    Raises:
+        RecipeError: it runs as nobody that is known.
+    """
+    apps = [step for step in container.steps if step.spec.app is not None]
+    parts = [part for part in said_parts(container.steps) if part.key in _OF_AN_APP]
+    app = _app_said(parts, apps, base, own_init=False, late=is_late(container))
+    if not app.argv:
+        return
+    said = next((part for part in parts if part.key == "entrypoint"), None)
+    user = app.user or "0"
+    owner = user if app.group is None else f"{user}:{app.group}"
+    found = ids.owner(owner)
+    if found is None and not is_late(container):
+        message = f"the app runs as {owner!r}, whom no package and no `users` step declares"
+        raise RecipeError(message, place=places_of(container).get("user"), hint=ids.names())
+    uid, gid = found or (0, 0)
+    yield Service(
+        name="app",
+        exec=app.argv,
+        after=tuple(names),
+        uid=uid,
+        gid=gid,
+        working_directory=app.working_directory,
+        stop_signal=app.stop_signal or "SIGTERM",
+        ends_all=True,
+        owner="" if found is not None else owner,
+        place=container.file if said is None else said.place,
+    )
 
 
 def _service(name: str, spec: ServiceSpec, step: LoadedStep, ids: Ids) -> Service:
@@ -272,6 +359,7 @@ def _service(name: str, spec: ServiceSpec, step: LoadedStep, ids: Ids) -> Servic
         stop_timeout=spec.stop_timeout,
         ready=None if spec.ready is None else _ready(spec.ready, step, *at, "ready"),
         ends_all=spec.on_exit == "stop",
+        ends_on=tuple(dict.fromkeys(spec.stop_on)),
         place=written_at(step.node, *at),
     )
 

@@ -66,7 +66,7 @@ def said_parts(steps: Iterable[LoadedStep]) -> Iterator[SaidPart]:
         for key in _SMALL:
             value = getattr(spec, key.replace("-", "_"))
             if value is not None:
-                yield SaidPart(key, "", value, step, (key,))
+                yield SaidPart(key, step.part_of, value, step, (key,))
         if spec.healthcheck is not None:
             yield SaidPart("healthcheck", "", spec.healthcheck, step, ("healthcheck",))
         for key in ("directories", "symlinks", "texts", "modes"):
@@ -129,7 +129,7 @@ def listed_steps(container: Container) -> tuple[ListedStep, ...]:
     return tuple(
         ListedStep(step.kind, _text(step.spec), step.place)
         for step in container.steps
-        if step.spec.include is None
+        if step.spec.include is None and (step.spec.database is None or step.spec.database.host)
     )
 
 

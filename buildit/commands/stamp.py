@@ -66,7 +66,7 @@ def code_stamp() -> str:
                 if entry.is_dir(follow_symlinks=False):
                     if entry.name != "__pycache__":
                         pending.append(entry.path)
-                elif entry.name.endswith(".py"):
+                elif entry.name.endswith((".py", ".sh")):
                     status = entry.stat()
                     found.append(f"{entry.path}\0{status.st_mtime_ns}\0{status.st_size}")
     return name(*sorted(found))

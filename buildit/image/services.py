@@ -94,6 +94,8 @@ def _service(files: _Files, service: Service) -> None:
     files.put(f"{place}/timeout-kill", f"{service.stop_timeout * 1000}\n")
     if service.ends_all:
         files.link(f"{place}/finish", "../../ended")
+    elif service.ends_on:
+        files.script(f"{place}/finish", _finish_of(service), 2)
     if (ready := service.ready) is not None:
         files.put(f"{place}/notification-fd", f"{3 if ready.exec else ready.descriptor}\n")
         if ready.exec:
@@ -110,6 +112,12 @@ def _run(service: Service) -> Iterator[str]:
     if (service.uid, service.gid) != (0, 0):
         yield f's6-applyuidgid -u {service.uid} -g {service.gid} -G ""'
     yield _words(service.exec)
+
+
+def _finish_of(service: Service) -> tuple[str, ...]:
+    """With some statuses it is not to be started again: all is stopped."""
+    cases = (f"  {status} {{ ../../ended ${{1}} ${{2}} }}" for status in service.ends_on)
+    return ("case -- $1 {", *cases, "}", "exit 0")
 
 
 def _init() -> tuple[str, ...]:
@@ -136,7 +144,10 @@ def _start(services: Sequence[Service]) -> tuple[str, ...]:
             "  { exit 0 }",
             "  foreground { redirfd -w 2 /dev/null s6-ftrig-wait -t 20 event x } exit 1 }",
             f"ifelse -n {{ s6-svc {_until_up(service)} -u {directory} }}",
-            f"  {{ foreground {{ {_write('1')} }}",
+            # a service that may not end did: that is told, and its status is the container's
+            "  { ifelse -n { redirfd -r 0 ../../status withstdinas -E status",
+            '    case -- $status { "" { exit 0 } } exit 1 } { exit 1 }',
+            f"    foreground {{ {_write('1')} }}",
             f"    foreground {{ fdmove 1 2 heredoc 0 {_LATE.format(service.name)} s6-log 1 }}",
             f"    background {{ /{_BASE}/stop }} exit 1 }}",
         ]

@@ -24,7 +24,9 @@ class Service:
     """One process. `exec` starts with an absolute path; `environment` is added to the image's.
 
     `stop_signal` is such as SIGTERM, `stop_timeout` the seconds until SIGKILL. A service that ends
-    by itself is started again, or, with `ends_all`, the container ends with its status. `place` is
+    by itself is started again, or, with `ends_all` or a status of `ends_on`, the container ends
+    with its status. `owner`, where it is not empty, is `user` or `user:group` as the whole image
+    names them, and the numbers say nothing; then the program may be without a path, too. `place` is
     where it was written.
     """
 
@@ -39,6 +41,8 @@ class Service:
     stop_timeout: int = 10
     ready: Ready | None = None
     ends_all: bool = False
+    ends_on: tuple[int, ...] = ()
+    owner: str = ""
     place: str = ""
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, Tag, model_validator
 from buildit.digest import Digest
 from buildit.model.platform import Platform
 from buildit.recipe import schema
+from buildit.recipe.database.spec import DatabaseSpec
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
 from buildit.recipe.schema import Model
@@ -185,6 +186,9 @@ class ServiceSpec(Model):
     on_exit: Literal["restart", "stop"] = "restart"
     """What follows when it ends by itself: it is started again, or all services are stopped and
     the container ends with its status."""
+    stop_on: tuple[schema.Count, ...] = ()
+    """Statuses with which it cannot get better by starting again: after these, all services are
+    stopped, whatever `on-exit` says."""
 
 
 class InitSpec(Model):
@@ -414,6 +418,8 @@ class StepSpec(Model):
     package its description, url and licenses, are there by themselves."""
     annotations: dict[schema.LabelName, schema.MaybeEmpty] | None = None
     """Annotations of the image's manifest; the same are there by themselves."""
+    database: DatabaseSpec | None = None
+    """A database, made at the first start, beside what the container runs or alone."""
     healthcheck: HealthSpec | None = None
     """How to find out whether the app works."""
     directories: tuple[DirectorySpec, ...] | None = None
@@ -486,6 +492,7 @@ class LoadedStep:
     `content` is a raw manifest, rendered. Relative paths are of the directory `base`, which has the
     list, and lead to what is beneath `root`. `names` are the variables of a step with a template.
     `through` are the places of the `include` steps that led to it, the container's own first.
+    `part_of` is the kind of the step that it is a part of, whose place it has: `database`.
     """
 
     spec: StepSpec
@@ -495,6 +502,7 @@ class LoadedStep:
     root: Path = Path()
     names: Map[str, str] = field(default_factory=dict)
     through: tuple[str, ...] = ()
+    part_of: str = ""
 
     @property
     def place(self) -> str:

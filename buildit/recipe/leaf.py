@@ -241,6 +241,7 @@ FLAG = r"[A-Za-z0-9][A-Za-z0-9+_@-]{0,99}"  # PMS 3.1.4
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,99}"  # POSIX 8.1
 ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"  # what Debian's useradd(8) takes
 STACK_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"  # compose-spec, "services", as long as a DNS label
+DATABASE = r"[A-Za-z_][A-Za-z0-9_]{0,62}"  # short enough for PostgreSQL
 
 
 _VARIABLE = "the name of a variable"
@@ -251,6 +252,7 @@ flag_name = _named(FLAG, "the name of a USE flag")
 identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a digit first")
 variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
 secret_id = _named(SECRET_ID, "the id of a secret", "write letters, digits . _ -")
+database_name = _named(DATABASE, "the name of a database", "write letters, digits and _")
 account_name = _named(ACCOUNT, "the name of a user or group")
 stack_name = _named(
     STACK_NAME, "a name of letters, digits and . _ -", "begin it with a letter or digit"

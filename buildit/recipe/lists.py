@@ -23,6 +23,7 @@ from buildit.model.platform import Platform, named_platform
 from buildit.model.recipe import CONTAINER_FILE, RecipeOptions
 from buildit.model.words import guess
 from buildit.recipe.container import LONGEST_NAME, NAMES, Container, LoadedStep, StepSpec, UrlSpec
+from buildit.recipe.database.steps import with_databases
 from buildit.recipe.packagefacts import PACKAGES_VARIABLE, KnownPackages
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import Variables, render_json, render_tree, variables_in
@@ -108,7 +109,7 @@ def load_container(
         directory,
         file,
         variables,
-        tuple(reading.steps),
+        with_databases(reading.steps),
         known.asked,
         platforms,
         (*recipe.files, *reading.files),

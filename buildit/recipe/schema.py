@@ -165,6 +165,8 @@ LabelName = Annotated[str, AfterValidator(leaf.is_line), _SOME_STRING]
 """The name of a label or annotation (image-spec annotations.md)."""
 SecretId = Annotated[str, AfterValidator(leaf.secret_id), _pattern(SECRET_ID)]
 """What a secret is called."""
+DatabaseName = Annotated[str, AfterValidator(leaf.database_name), _pattern(leaf.DATABASE)]
+"""What a database or its user is called."""
 AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
 DebianPackage = Annotated[str, AfterValidator(leaf.debian_package), _pattern(leaf.DEBIAN_PACKAGE)]

@@ -56,6 +56,7 @@ ONLY_IN = {
         "recipe.package",
         "recipe.container",
         "recipe.config",
+        "recipe.database.spec",
         "recipe.stack",
         "cli.schema",
     ),

@@ -94,7 +94,7 @@ ONE = "- init: {services: {a: {exec: [/a]}}}"
         ("- init: {services: {a: {exec: [/a], ready: {fd: 2}}}}", "the service's own", 2),
         ("- init: {services: {A b: {exec: [/a]}}}", "'A b'", 2),
         ("- init: {services: {}}", "services", 2),
-        (f"{ONE}\n{ONE}", "one init", 3),
+        (f"{ONE}\n{ONE}", "the service 'a' is there twice", 3),
         (f"{ONE}\n- app: {{exec: [/b]}}", "`exec` is said beside `init`", 3),
         (f"{ONE}\n- app: {{user: web}}", "`user` is said beside `init`", 3),
         (f"{ONE}\n- user: web", "`user` is said beside `init`", 3),
