@@ -31,10 +31,12 @@ from buildit.cli.options import (
 )
 from buildit.cli.quick import beneath, stamp_of_build
 from buildit.cli.screen import event_lines, give, printable
+from buildit.cli.stacks import build_whole_stack
 from buildit.codec import from_plain
 from buildit.commands import building, stamp
 from buildit.commands.realise import LOCAL_STORE
 from buildit.commands.run import Options
+from buildit.commands.stacks import stack_at
 from buildit.commands.sync import own_of, watched
 from buildit.errors import BuilditError, UsageError
 from buildit.image.output import recipe
@@ -169,15 +171,18 @@ def _image_plain(one: Emission) -> dict[str, object]:
     }
 
 
-@click.command("build")
+@click.command("build", short_help="Build the container or the stack in DIR.")
 @options.of_container(
     *(DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM),
     *(options.SECRET, options.UNTIL, options.REBUILD, options.PUSH),
 )
 @click.pass_obj
 def build_verb(invocation: Invocation, asked: Requested) -> None:
-    """Build the container in DIR; the paths of its images go to stdout."""
+    """Build the container or the stack in DIR; the paths of its images go to stdout."""
     started = time.time_ns()
+    if (stack := stack_at(asked.options)) is not None:
+        build_whole_stack(invocation, asked, stack)
+        return
     with asked.screen() as screen:
         emissions = building.build(asked.options, screen, invocation.stop)
     give(

@@ -19,7 +19,7 @@ import click
 from buildit.cli.options import Invocation
 from buildit.cli.screen import PIPE_CLOSED, bug, fail, known_error, say, stuck, to_nowhere
 from buildit.errors import Interrupted, UsageError
-from buildit.model.recipe import kind_of_name
+from buildit.model.recipe import STACK_NAMES, kind_of_name
 from buildit.model.words import nearest
 
 _EPILOG = (
@@ -73,7 +73,8 @@ class Verbs(click.Group):
 
 
 def _is_recipe(word: str) -> bool:
-    return kind_of_name(os.path.basename(word)) is not None and os.path.isfile(word)
+    name = os.path.basename(word)
+    return (kind_of_name(name) is not None or name in STACK_NAMES) and os.path.isfile(word)
 
 
 def _unknown(word: str) -> str:

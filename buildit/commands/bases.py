@@ -231,31 +231,44 @@ def _check_platform(choice: Choice, named: _Named, base: BaseImage) -> None:
 
 
 def _in_registry(choice: Choice, named: _Named, downloads: Downloads) -> BaseImage:
-    """By what is locked where that need not move and is at hand, else as the registry says."""
+    at = named.remote
+    assert at is not None  # noqa: S101 - it is no path
+    moves = choice.options.moves(named.reference, named.reference.removeprefix(OCI_SCHEME))
+    locked = {} if moves else choice.section.images
+    return registry_image(at, locked, str(choice.target), named.place, downloads)
+
+
+def registry_image(
+    at: Reference, locked: Mapping[str, Digest], platform: str, place: str, downloads: Downloads
+) -> BaseImage:
+    """An image of a registry: by what is `locked` of its reference where that is at hand, else as
+    the registry says. Its manifest and its config are in the store then.
+
+    Raises:
+        FetchError: it is not pinned, and the registry cannot be asked.
+        IntegrityError: it is not what its digests say, or for another platform.
+    """
     from buildit.image.inheriting import manifest_base
     from buildit.make.from_image import stored_layout, stored_manifest
     from buildit.remote.registry.images import find_image, remote_config, stored_image
 
-    at, store, locked = named.remote, downloads.store, choice.section.images
-    assert at is not None  # noqa: S101 - it is no path
-    moves = choice.options.moves(named.reference, named.reference.removeprefix(OCI_SCHEME))
-    digest = None if moves else locked.get(named.reference)
+    store, digest = downloads.store, locked.get(str(at))
     if digest is None or stored_image(at, digest, store) is None:
         if downloads.offline:
             hint = "run once without --offline; what is then in the store and the lock will do"
             message = "it is needed, and --offline forbids to ask for it"
-            raise FetchError(message, place=named.place, hint=hint)
+            raise FetchError(message, place=place, hint=hint)
         from buildit.remote.registry.client import Registry
         from buildit.remote.web import WebTransport
 
         with closing(WebTransport()) as web:
             registry = Registry(web, at)
             try:
-                image = find_image(registry, str(choice.target), {} if digest is None else locked)
+                image = find_image(registry, platform, {} if digest is None else locked)
             except FetchError as error:
                 if digest is not None:
                     error.hint = "the lock has that digest; to take what the tag names now: "
-                    error.hint += f"buildit lock --update {named.reference}"
+                    error.hint += f"buildit lock --update {at}"
                 raise
             config = remote_config(image, registry)
         digest = digest_bytes(image.manifest)

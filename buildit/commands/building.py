@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.commands.mending import every_deb, input_blobs, made_blobs, until_whole
-from buildit.commands.realise import Tasks, lay, obtain_all, place_of
+from buildit.commands.realise import BuildPool, Tasks, lay, obtain_all, place_of
 from buildit.commands.run import (
     Options,
     Prepared,
@@ -62,12 +62,22 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
     Raises:
         BuilditError: see each stage; the store stays whole, finished packages stay built.
     """
-    return until_whole(lambda tell, lost: _build(options, tell, stop, lost), report)
+    return until_whole(
+        lambda tell, lost: (
+            build_parts(planned_parts(options, tell, stop, lost), tell, stop, lost).emissions
+        ),
+        report,
+    )
 
 
-def _build(
+def planned_parts(
     options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
-) -> tuple[Emission, ...]:
+) -> tuple[Prepared, ...]:
+    """The plans of a container, one for each of its platforms, with their lock written.
+
+    Raises:
+        BuilditError: as `prepare`.
+    """
     everything: list[Prepared] = []
     remarks: set[str] = set()
     for prepared in prepared_each(options, report, partial(_planned, stop=stop, lost=lost)):
@@ -83,7 +93,25 @@ def _build(
         everything.append(_locked(prepared, report))
         _check_rules(prepared, report)
         _check_until(prepared)
-    with _at_work(everything, report, stop, lost) as works:
+    return tuple(everything)
+
+
+def build_parts(
+    everything: Sequence[Prepared],
+    report: Reporter,
+    stop: threading.Event,
+    lost: frozenset[Digest],
+    pool: BuildPool | None = None,
+) -> BuiltParts:
+    """Build what is planned and emit it; `pool` makes its tasks, where other containers are built
+    at the same time.
+
+    Raises:
+        BuilditError: see each stage.
+    """
+    options = everything[0].options
+    stacked: list[tuple[StackedImage, ...]] = []
+    with _at_work(everything, report, stop, lost, pool) as works:
         publishes = _publishes(options)
         if publishes:
             from buildit.commands.publish import check_publishing
@@ -94,7 +122,9 @@ def _build(
         if options.until:
             for work in works:
                 work.build_until(options.until)
-        emissions = () if options.until else emit(works)
+        else:
+            stacked = [work.stacked() for work in works]
+        emissions = emit(works, stacked)
         if not options.use:
             keep_roots(works)
         fresh = any(prepared.fresh for prepared in everything)
@@ -105,7 +135,7 @@ def _build(
         if publishes:
             for work in works:
                 work.publish(work.own(emissions))
-    return emissions
+    return BuiltParts(emissions, tuple(one for each in stacked for one in each))
 
 
 def _planned(
@@ -184,14 +214,17 @@ def keep_roots(works: Sequence[_Work]) -> None:
     add_root(works[0].run.store, directory / "buildit.lock", names)
 
 
-def emit(works: Sequence[_Work]) -> tuple[Emission, ...]:
-    """Stack the layers of each platform and emit the images: those of a format that holds several
+def emit(
+    works: Sequence[_Work], stacked: Sequence[tuple[StackedImage, ...]]
+) -> tuple[Emission, ...]:
+    """Emit the images of what was stacked for each platform: those of a format that holds several
     platforms together, the others each by itself."""
+    if not stacked:
+        return ()
     report = works[0].place.report
     for work in works:
         if not work.plan.images:
             report(Notice("the container has no image step: nothing is emitted", warning=True))
-    stacked = [work.stacked() for work in works]
     groups: list[tuple[StackedImage, ...]] = []
     for alike in zip(*stacked, strict=True):
         together = len(alike) > 1 and format_of(alike[0].image).together is not None
@@ -283,13 +316,17 @@ def _push(
             keys = built_keys(work.plan, work.tasks.named, remotes)
             check_publishing(work.plan, remotes, keys)
         obtain(works)
-        emissions = emit(works)
+        emissions = emit(works, [work.stacked() for work in works])
         return tuple(done for work in works for done in work.publish(work.own(emissions)))
 
 
 @contextmanager
 def _at_work(
-    everything: Sequence[Prepared], report: Reporter, stop: threading.Event, lost: frozenset[Digest]
+    everything: Sequence[Prepared],
+    report: Reporter,
+    stop: threading.Event,
+    lost: frozenset[Digest],
+    pool: BuildPool | None = None,
 ) -> Iterator[tuple[_Work, ...]]:
     """What a run works with, for each platform. Where a blob turns out to be corrupt, all that is
     at hand for the plans is looked at, so that one more beginning is enough; and it is said whose
@@ -305,7 +342,7 @@ def _at_work(
             place = place_of(plan, run.store, run.config.limits, report, stop)
             secrets = prepared.options.secrets.over(run.config.secrets)
             place = replace(place, secret=secrets.value)
-            works.append(_Work(prepared, run, Tasks(plan), place, lost))
+            works.append(_Work(prepared, run, Tasks(plan), place, lost, pool))
         try:
             yield tuple(works)
         except CorruptBlob as error:
@@ -327,6 +364,7 @@ class _Work:
     tasks: Tasks
     place: BuildPlace
     lost: frozenset[Digest]
+    pool: BuildPool | None = None
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
     steps: dict[BuildKey, None] = field(default_factory=dict)
 
@@ -354,7 +392,8 @@ class _Work:
     def obtain(self) -> None:
         """Obtain what the images are made of."""
         plan, remotes, jobs = self.prepared.plan, self.run.remotes, self.run.config.jobs
-        obtain_all(self.tasks, plan, self.place, remotes, self.fetching, jobs, self.done)
+        brought = self.place, remotes, self.fetching, jobs
+        obtain_all(self.tasks, plan, *brought, self.done, self.pool)
 
     def check_secrets(self) -> None:
         """Raises UsageError where a step will need a secret that is not given."""
@@ -420,7 +459,8 @@ class _Work:
     def _obtained(self, task: Task) -> Artifact:
         def bring(task: Task) -> None:
             if task.inputs.debs:
-                self.fetching().bring((task,), self.plan.toolchain)
+                with self.pool.fetching if self.pool is not None else nullcontext():
+                    self.fetching().bring((task,), self.plan.toolchain)
 
         if task.key not in self.done:
             self.done[task.key] = lay(task, self.place, self.run.remotes, bring)
@@ -549,3 +589,11 @@ class StackedImage:
     rootfs: Rootfs | None
     members: Mapping[OutputRef, Task]
     remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltParts:
+    """What a build made: the emissions, and the images that they hold."""
+
+    emissions: tuple[Emission, ...]
+    images: tuple[StackedImage, ...]

@@ -8,6 +8,7 @@ are needed.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,32 @@ _NO_VIEWS: Mapping[Digest, BuildKey] = {}
 _SHOWN = 3
 CONSIDERED = 3
 """Of the latest builds; each look costs the sandboxed build of a small package some percent."""
+
+
+class BuildPool:
+    """Threads that several containers build with at once: a task that two of them need is made
+    once, and what they need is fetched by one after the other, so that nothing is fetched twice."""
+
+    def __init__(self, jobs: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._threads = ThreadPoolExecutor(max(1, jobs), "build")
+        self._running: dict[BuildKey, Future[Artifact]] = {}
+        self._lock = threading.Lock()
+        self.fetching = threading.Lock()
+
+    def submit(self, key: BuildKey, make: Callable[[], Artifact]) -> Future[Artifact]:
+        """Have it made, or wait for the one who has it made."""
+        from buildit.archive.streams import submit
+
+        with self._lock:
+            running = self._running.get(key)
+            if running is None or running.done():
+                running = self._running[key] = submit(self._threads, make)
+            return running
+
+    def close(self) -> None:
+        self._threads.shutdown()
 
 
 class Tasks(Mapping[BuildKey, Task]):
@@ -258,17 +285,16 @@ def obtain_all(
     fetching: Callable[[], InputFetcher],
     jobs: int,
     done: dict[BuildKey, Artifact],
+    shared: BuildPool | None = None,
 ) -> None:
-    """Obtain what the plan's images are made of and what that needs on the way, into `done`.
+    """Obtain what the plan's images are made of and what that needs on the way, into `done`. What
+    is missing is made by the pool that is `shared` with others, else by `jobs` threads.
 
     Raises:
         BuilditError: something cannot be fetched or built.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from buildit.archive.streams import submit
-
     ways = _Ways(place, remotes, {task.key: task.label for task in plan.tasks})
+    pool = BuildPool(jobs) if shared is None else shared
     place.store.pin([*tasks, *(key for key, _ in plan.wanted)])
 
     def prepare(missing: tuple[Task, ...]) -> None:
@@ -279,15 +305,18 @@ def obtain_all(
             from buildit.make.emulator import check_emulation
 
             check_emulation(missing)
-        fetching().bring(missing, plan.toolchain)
+        with pool.fetching:
+            fetching().bring(missing, plan.toolchain)
 
-    with ThreadPoolExecutor(max(1, jobs), "build") as pool:
+    def made(task: Task, at_hand: AtHand) -> Future[Artifact]:
+        return pool.submit(task.key, partial(ways.make, task, at_hand))
 
-        def made(task: Task, at_hand: AtHand) -> Future[Artifact]:
-            return submit(pool, partial(ways.make, task, at_hand))
-
-        views = views_of((*plan.tasks, *plan.views))
+    views = views_of((*plan.tasks, *plan.views))
+    try:
         realise(tasks, plan.wanted, ways.find, prepare, made, ways.cut_off, done, views)
+    finally:
+        if shared is None:
+            pool.close()
 
 
 def place_of(
@@ -416,6 +445,8 @@ class _Ways:
         def waiting(holder: str) -> None:
             # `pid 123 start 456`; nothing where the holder is just about to write it.
             pid = holder.split()[1:2]
+            if pid == [str(os.getpid())]:
+                return  # another container of this run, which says so itself
             who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
             report(events.Notice(f"{task.label}: waiting for {who}, which builds it"))
 

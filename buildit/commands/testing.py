@@ -28,13 +28,13 @@ def image_tests(container: Container, app: App | None) -> tuple[ImageTest, ...]:
     """
     has_app = app is not None or any(step.content for step in container.steps)
     return tuple(
-        _image_test(step.spec.test, step, app, has_app)
+        image_test(step.spec.test, step, app, has_app)
         for step in container.steps
         if step.spec.test is not None
     )
 
 
-def _image_test(spec: ImageTestSpec, step: LoadedStep, app: App | None, has_app: bool) -> ImageTest:
+def image_test(spec: ImageTestSpec, step: LoadedStep, app: App | None, has_app: bool) -> ImageTest:
     kinds = [one for one in ("script", "exec", "http") if getattr(spec, one) is not None]
     if len(kinds) > 1:
         message = f"`{kinds[0]}` and `{kinds[1]}` are in one test"

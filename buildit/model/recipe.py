@@ -20,6 +20,16 @@ RECIPE_NAMES = (
 """The names that are looked for in a directory, each with its kind; the first that is there counts.
 """
 
+STACK_NAMES = (
+    "stack.yaml",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+)
+"""What files say of several containers, the first that is there counts; compose's only where the
+directory has no recipe of a container."""
+
 _PATTERNS = (
     ("*.manifest.yaml", MANIFEST),
     ("*.yaml", OWN_RECIPE),

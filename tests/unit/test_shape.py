@@ -25,6 +25,7 @@ RANK = {
     "patch": 1,
     "archive": 2,
     "recipe": 2,
+    "stack": 2,
     "plan": 3,
     "store": 4,
     "image": 5,

@@ -20,6 +20,7 @@ from buildit.model.recipe import (
     FLOCKPORT,
     MANIFEST,
     RECIPE_NAMES,
+    STACK_NAMES,
     RecipeOptions,
     kind_of_name,
 )
@@ -163,7 +164,8 @@ def named_recipe(path: Path, wanted: RecipeOptions) -> tuple[Path, RecipeOptions
     Raises:
         UsageError: it is a recipe, and `--file` names one, too.
     """
-    if path.is_dir() or not path.is_file() or kind_of_name(path.name) is None:
+    is_known = kind_of_name(path.name) is not None or path.name in STACK_NAMES
+    if path.is_dir() or not path.is_file() or not is_known:
         return path, wanted
     if wanted.file:
         hint = f"name the directory, or leave --file out: buildit {path}"
