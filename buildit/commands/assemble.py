@@ -28,8 +28,15 @@ from buildit.commands.accounts import (
 from buildit.commands.changing import modes_task, symlinks_task, texts_task
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
-from buildit.errors import RecipeError
-from buildit.image.launch import DEFAULT_PATH, LARGEST_ACCOUNTS
+from buildit.errors import RecipeError, UsageError
+from buildit.image.launch import (
+    DEFAULT_PATH,
+    LARGEST_ACCOUNTS,
+    Accounts,
+    Identity,
+    Launch,
+    identity_of,
+)
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.rules import program_problem
@@ -348,11 +355,29 @@ class Stack:
             raise RecipeError(message, place=step.place, hint=hint)
         restated = self.restated()
         below = [LayerRef(layer.diff_id, layer.contents) for layer in self.layers]
-        task = run_task(step, below, restated, self.epoch, platform)
+        who = self._identity(step) if step.as_app else None
+        task = run_task(step, below, restated, self.epoch, platform, who)
         output = self.obtain(task).outputs[RUNTIME]
         if self.listing(output.contents):  # a command may change nothing
             said = output.diff_id, output.size, f"run {step.said}", output.contents
             self.layers.append(Layer(*said, LayerKind.RUN))
+
+    def _identity(self, step: RunStep) -> Identity:
+        """Whom a step runs as, by the accounts of the image so far (what engines do with `USER`).
+
+        Raises:
+            RecipeError: there is no such account.
+        """
+        accounts = Accounts(self.text_of(PASSWD), self.text_of(GROUP))
+        try:
+            user = "0" if step.user in ("", "root") else step.user
+            found = identity_of(Launch(user=user, group=step.group), accounts)
+        except UsageError as error:
+            raise RecipeError(error.message, place=step.place, hint=error.hint) from error
+        if step.ids == "one" and (found.uid or found.gid):
+            message = f"the step runs as {step.user}, and with `ids: one` only root is there"
+            raise RecipeError(message, place=step.place, hint="say `ids: range`")
+        return found
 
     def app(self, plan: ContainerPlan) -> App | None:
         """The app with absolute paths for its programs and numbers for its accounts, as the whole

@@ -6,13 +6,14 @@ Owners are numbers afterwards, and the paths of an included list are those of th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from buildit.commands.accounts import Ids
 from buildit.commands.choose import wrong_at
 from buildit.commands.running import owner_of, run_of_step
 from buildit.model.globs import path_matcher
+from buildit.model.image import App
 from buildit.model.plan import (
     DirectoriesStep,
     DirectoryToMake,
@@ -36,8 +37,11 @@ from buildit.recipe.container import (
 )
 
 
-def small_step(step: LoadedStep, project: Path, ids: Ids) -> LayerStep | None:
-    """The step of the plan for one that needs no task; None for any other.
+def small_step(
+    step: LoadedStep, project: Path, ids: Ids, app: Callable[[], App]
+) -> LayerStep | None:
+    """The step of the plan for one that needs no task; None for any other. `app` gives what the
+    steps above say of it.
 
     Raises:
         RecipeError: an owner, a path or a glob is wrong.
@@ -53,7 +57,7 @@ def small_step(step: LoadedStep, project: Path, ids: Ids) -> LayerStep | None:
         return _texts(spec.texts, step, ids)
     if spec.modes is not None:
         return _modes(spec.modes, step, ids)
-    return None if spec.run is None else run_of_step(spec.run, step)
+    return None if spec.run is None else run_of_step(spec.run, step, app())
 
 
 def source_of(spec: SyncSpec, step: LoadedStep, project: Path) -> tuple[str, str]:

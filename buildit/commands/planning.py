@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
@@ -20,7 +21,7 @@ from buildit.commands.layersteps import small_step, source_of
 from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
-from buildit.commands.running import app_of, app_remarks, init_of, is_late, places_of
+from buildit.commands.running import app_of, app_remarks, app_so_far, init_of, is_late, places_of
 from buildit.commands.said import listed_steps, sayings
 from buildit.commands.sources import locked_commits
 from buildit.commands.suites import check_steps, with_debs
@@ -195,7 +196,9 @@ def _layer_steps(
     """The steps that give layers; `keys` are by the names of tasks."""
     roots, project = choice.roots, choice.container.directory
     below = replace(owners, late=True)  # those of the image once a base or a command made some
-    for number, step in enumerate(choice.container.steps):
+    steps, said = choice.container.steps, None if base is None else base.inherited
+    for number, step in enumerate(steps):
+        above = steps[:number]
         if base is not None and number == base.number:
             owners = below
             yield base.step
@@ -206,7 +209,7 @@ def _layer_steps(
             yield PackageStep(key, roots.origins[number], tuple(made[key].outputs))
         elif number in debs:
             yield PackageStep(debs[number], roots.origins[number])
-        elif (small := small_step(step, project, owners)) is not None:
+        elif small := small_step(step, project, owners, partial(app_so_far, above, said)):
             owners = below if isinstance(small, RunStep) else owners
             yield small
 

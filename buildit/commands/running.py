@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -149,6 +149,21 @@ def _field(key: str) -> str:
     return _FIELDS.get(key, key.replace("-", "_"))
 
 
+def app_so_far(steps: Sequence[LoadedStep], base: Inherited | None) -> App:
+    """What steps and the base below them say of environment, user and working directory."""
+    parts = [part for part in said_parts(steps) if part.key in _SURROUNDINGS]
+    environment = {part.name: str(part.value) for part in parts if part.key == "env"}
+    app = App(())
+    for part in parts:
+        app = _with(app, part, late=True)
+    app = replace(app, environment=tuple(environment.items()))
+    below = Inherited() if base is None else base
+    return inheriting(app, below.app, {_field(part.key) for part in parts})
+
+
+_SURROUNDINGS = ("env", "user", "group", "workdir")
+
+
 def is_late(container: Container) -> bool:
     """Whether a base or a command makes programs and accounts, which are known once they ran."""
     return any(step.spec.from_ is not None or step.spec.run is not None for step in container.steps)
@@ -167,7 +182,8 @@ def _with(app: App, part: SaidPart, *, late: bool) -> App:
         case "onbuild", tuple(words):
             return replace(app, onbuild=words)
         case "user", str(text):
-            return replace(app, user=text)
+            name, colon, group = text.partition(":")  # as a Dockerfile's USER has both
+            return replace(app, user=name, group=group if colon else app.group)
         case "group", str(text):
             return replace(app, group=text)
         case "workdir", str(text):
@@ -249,8 +265,11 @@ def _volume(text: str, part: SaidPart, number: int) -> Volume:
 # -- commands that run while the image is made
 
 
-def run_of_step(spec: RunSpec, step: LoadedStep) -> RunStep:
-    """A `run` step of the plan.
+_NO_APP = App(())
+
+
+def run_of_step(spec: RunSpec, step: LoadedStep, app: App = _NO_APP) -> RunStep:
+    """A `run` step of the plan; `app` is what holds where it stands.
 
     Raises:
         RecipeError: it is neither a script nor a program.
@@ -263,7 +282,12 @@ def run_of_step(spec: RunSpec, step: LoadedStep) -> RunStep:
     said = command_said(spec)
     environment = tuple(spec.env.items())
     words = argv, environment, spec.ids, said, step.place, secrets
-    return RunStep(*words, network=spec.network)
+    made = RunStep(*words, network=spec.network)
+    if not spec.as_app:
+        return made
+    own = replace(made, as_app=True, user=app.user, group=app.group)
+    variables = {**dict(app.environment), **spec.env}
+    return replace(own, environment=tuple(variables.items()), directory=app.working_directory)
 
 
 # -- services under an init

@@ -38,7 +38,6 @@ from buildit.errors import (
 )
 from buildit.image.merge import LayerChange, directories_above
 from buildit.image.reading import FOREIGN
-from buildit.make.apt_source import write_source
 from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
 from buildit.make.capture.capture import told
 from buildit.make.capture.normalise import Change, bounded
@@ -59,7 +58,8 @@ from buildit.make.difference import (
 from buildit.make.keeping_secrets import Searched, check_names, remove_secrets, unreadable
 from buildit.make.listings import listings_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
-from buildit.make.run_task import STEP_ENVIRONMENT
+from buildit.make.run_room import RunRoom, network_for
+from buildit.make.run_task import APT_PLACE, STEP_ENVIRONMENT
 from buildit.make.service_policy import POLICY, service_policy
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
@@ -68,11 +68,10 @@ from buildit.model.platform import Platform, build_platform
 from buildit.model.secret import NO_SECRETS, Secret, Secrets
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import RUN, ImageTestInputs, RunInputs, read_run_record, read_test_record
-from buildit.sandbox.container import RESOLVER, Mounted
+from buildit.sandbox.container import RESOLVER
 from buildit.sandbox.owned import OwnedTrees
-from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
-from buildit.sandbox.step import MOUNT_POINTS, room, run_step
-from buildit.sandbox.usernet import UserNetwork, user_network
+from buildit.sandbox.spaces import SECRETS, IdMap, ids_for, in_namespace, one_id, own_name
+from buildit.sandbox.step import MOUNT_POINTS, run_step
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.names import FailedBuild, find_failure
@@ -118,7 +117,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     label = task.about.origin or task.label
     check_machine(inputs.platform, "`run` steps", label)
     ids = _ids(inputs.ids, label)
-    network = _network(label) if inputs.network else None
+    network = network_for(label) if inputs.network else None
     secrets = Secrets(tuple(Secret(name, place.secret(name)) for name in inputs.secrets))
     parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
     (work / "logs").mkdir()
@@ -135,16 +134,12 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         lent = _lent(owned, service_policy(over.below))
         trees = (*stack.enter_context(lent), *stack.enter_context(below))
         log = parts.log_of("run")
-        one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
-        if inputs.debs:
-            one = replace(one, volumes=(*one.volumes, *_apt_source(task, inputs, layer, store)))
-        if network is not None:
-            resolver = way(RESOLVER, over.below).end or RESOLVER
-            one = replace(one, network=network, resolver=resolver)
+        room = RunRoom(task, inputs, ids, layer, store, network)
+        one = room.contained(trees, over.below, secrets)
         try:
             outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
         except UsageError as error:
-            hint = "the layers below must have it: put its package before the step"
+            hint = "the layers below must have it: put what brings it before the step"
             raise BuildError(error.message, place=label, hint=hint) from error
         if outcome.status != 0 or outcome.limit is not None:
             raise parts.failed("run", outcome, log, recipe=False)
@@ -160,22 +155,6 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     said = [NETWORK_SAID] if inputs.network else []
     place.warn(task, (*said, *told(remarks)))
     return made
-
-
-def _apt_source(task: Task, inputs: RunInputs, layer: Path, store: Store) -> tuple[Mounted, ...]:
-    debs = sorted(task.inputs.debs, key=lambda deb: deb.digest)
-    if tuple(deb.digest for deb in debs) != inputs.debs:
-        raise BuildError("its .debs are not those of its record", hint="plan it again")
-    return write_source(layer / "apt", debs, store)
-
-
-def _network(label: str) -> UserNetwork:
-    """Raises UnsatisfiableError where this machine has none, with the step's place."""
-    try:
-        return user_network()
-    except UnsatisfiableError as error:
-        error.place = label
-        raise
 
 
 def check_machine(platform: Platform, what: str, label: str) -> None:
@@ -422,7 +401,8 @@ def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
     """The merged tree that the command ran over, and what was made in it to mount on."""
     below = tree_below(task, inputs, store).get
     points: set[str] = set()
-    for point in (*MOUNT_POINTS, *((RESOLVER,) if inputs.network else ())):
+    further = (SECRETS, APT_PLACE) if inputs.as_app else ()
+    for point in (*MOUNT_POINTS, *further, *((RESOLVER,) if inputs.network else ())):
         end = way(point, below).end or ""
         points |= {end, *directories_above([end])}
     lent = {one.path: one for one in service_policy(below) if one.kind is Kind.FILE}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from buildit.archive.contents import contents_blob
+from buildit.image.launch import Identity
 from buildit.make.difference import DIFFERENCE
 from buildit.model.plan import About, Inputs, LayerRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
@@ -39,14 +40,28 @@ STEP_ENVIRONMENT = {
 }
 """What a step sees beside what it says itself."""
 
+APP_ENVIRONMENT = {
+    name: value
+    for name, value in STEP_ENVIRONMENT.items()
+    if name not in ("LC_ALL", "TERM", "TZ", "USER")
+}
+"""What one that runs as the app sees: no engine says more than PATH and HOME, and without the rest
+its result would not be the same twice."""
+
 
 def run_task(
-    step: RunStep, below: Sequence[LayerRef], restated: Sequence[Entry], epoch: int, platform: str
+    step: RunStep,
+    below: Sequence[LayerRef],
+    restated: Sequence[Entry],
+    epoch: int,
+    platform: str,
+    who: Identity | None = None,
 ) -> Task:
     """The task of a step over layers, the lowest first; `restated` are directories that an overlay
-    of them would show otherwise, `epoch` is the newest time below."""
+    of them would show otherwise, `epoch` is the newest time below, `who` is whom it runs as where
+    the step says it."""
     given = {
-        **STEP_ENVIRONMENT,
+        **(STEP_ENVIRONMENT if who is None else {**APP_ENVIRONMENT, "HOME": who.home}),
         "SOURCE_DATE_EPOCH": str(epoch),
         **(APT_ENVIRONMENT if step.debs else {}),
     }
@@ -65,6 +80,8 @@ def run_task(
         secrets=step.secrets,
         debs=tuple(sorted({deb.digest for deb in step.debs})),
         apt=APT if step.debs else "",
+        who=() if who is None else (who.uid, who.gid, *who.groups),
+        cwd=step.directory if step.as_app else "",
     )
     return step_task(
         inputs.record(),

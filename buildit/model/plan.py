@@ -251,7 +251,8 @@ class Toolchain:
 class RunStep:
     """A command that runs over what is there; its difference enters the image here. `said` is how
     people know it. `environment` is what the step itself says, `ids` is `range` or `one`,
-    `secrets` are ids. `debs` are what apt finds. `network` is whether it has a way out."""
+    `secrets` are ids. `debs` are what apt finds. `network` is whether it has a way out. `as_app`:
+    it runs as `user` and `group`, names or numbers, in `directory`, and sees no other variables."""
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -261,6 +262,10 @@ class RunStep:
     secrets: tuple[str, ...] = ()
     debs: tuple[DebRef, ...] = ()
     network: bool = False
+    as_app: bool = False
+    user: str = "0"
+    group: str | None = None
+    directory: str = "/"
     step: Literal["run"] = "run"
 
 

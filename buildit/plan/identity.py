@@ -197,7 +197,8 @@ class RunInputs:
     under it, the lowest first; `restated` is the listing (`archive.contents`) of directories that
     an overlay of them alone would show otherwise. `room` is the version of what it sees of the
     sandbox, `difference` that of how its layer is made of what it left. `secrets` are the ids of
-    those that it is given; their values are nowhere. `debs` are those that apt finds, sorted, and
+    those that it is given; their values are nowhere. `who` is the uid, gid and further groups that
+    it runs as, root's without them, `cwd` where. `debs` are those that apt finds, sorted, and
     `apt` is the version of how it finds them.
     """
 
@@ -214,6 +215,13 @@ class RunInputs:
     secrets: tuple[str, ...] = field(default=(), metadata=_LATER)
     debs: tuple[Digest, ...] = field(default=(), metadata=_LATER)
     apt: str = field(default="", metadata=_LATER)
+    who: tuple[int, ...] = field(default=(), metadata=_LATER)
+    cwd: str = field(default="", metadata=_LATER)
+
+    @property
+    def as_app(self) -> bool:
+        """Whether it runs as the app would."""
+        return bool(self.cwd)
 
     def record(self) -> dict[str, object]:
         """The record, `type` being the kind of task."""

@@ -265,6 +265,10 @@ class RunSpec(Model):
     network: schema.OnOff = False
     """Whether it has a way out, through slirp4netns, to neither this machine nor link-local
     addresses. Nothing pins what it fetches, and its layer is a task of this store alone."""
+    as_app: schema.OnOff = False
+    """Whether it sees the environment, user and working directory that the steps above say, and the
+    base, as a Dockerfile's RUN does, and the image's own /tmp and /run; and of the environment that
+    commands have otherwise only what keeps results the same."""
     ids: Literal["range", "one"] = "range"
     """Who can be whom inside: every user, or root alone, which needs nothing of the machine."""
     secrets: tuple[schema.SecretId, ...] = ()
