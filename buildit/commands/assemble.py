@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, EntryAt, way
-from buildit.commands import sync
+from buildit.commands import placing
 from buildit.commands.accounts import (
     GROUP,
     PASSWD,
@@ -295,7 +295,7 @@ class Stack:
         Raises:
             RecipeError, BuildError: it cannot lie there, or a file changed since it was read.
         """
-        task, entries, remarks = sync.sync_task(taken, self.tree())
+        task, entries, remarks = placing.sync_task(taken, self.tree())
         self.lay(task, f"sync {taken.step.src}", entries)
         self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
@@ -392,7 +392,7 @@ class Stack:
 
     def remark_links(self) -> None:
         """Say of links of steps which lead nowhere in the whole image."""
-        nowhere = list(sync.leading_nowhere(self._links, self.tree())) if self._links else []
+        nowhere = list(placing.leading_nowhere(self._links, self.tree())) if self._links else []
         if nowhere:
             self.remarks.append(f"synced links lead nowhere in the image: {some_paths(nowhere)}")
 
@@ -435,7 +435,7 @@ def stack(
                     made.add_accounts(plan, members)
                     accounts_done = True
             case DirectoriesStep():
-                task, entries = sync.directories_task(step, made.tree())
+                task, entries = placing.directories_task(step, made.tree())
                 made.lay(task, "directories", entries)
             case SymlinksStep():
                 made.symlinks(step)

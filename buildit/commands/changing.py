@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from buildit.archive.contents import TOP_LINKS, way
-from buildit.commands.sync import EPOCH, resolved
+from buildit.commands.placing import resolved
+from buildit.commands.sync import EPOCH
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.merge import GENERATED, Member, with_parents

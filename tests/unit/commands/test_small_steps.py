@@ -16,11 +16,12 @@ import pytest
 from buildit.codec import from_plain, to_plain
 from buildit.commands.building import build
 from buildit.commands.changing import modes_task, symlinks_task, texts_task
+from buildit.commands.placing import sync_task
 from buildit.commands.publish import check_secrets, spec_files
 from buildit.commands.run import Options, prepare
 from buildit.commands.running import app_of, places_of
 from buildit.commands.said import listed_steps, sayings
-from buildit.commands.sync import LARGEST_TEMPLATE, Own, sync_task, take
+from buildit.commands.sync import LARGEST_TEMPLATE, Own, take
 from buildit.commands.templated import filling
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, RecipeError, UsageError

@@ -15,20 +15,8 @@ from hypothesis import strategies as st
 from buildit.archive.admit import Budget
 from buildit.archive.contents import parse_contents
 from buildit.archive.tar.read import read_tar
-from buildit.commands.sync import (
-    EPOCH,
-    Own,
-    Taken,
-    Times,
-    dated,
-    destination,
-    directories_task,
-    leading_nowhere,
-    resolved,
-    sync_task,
-    take,
-    watched,
-)
+from buildit.commands.placing import directories_task, leading_nowhere, resolved, sync_task
+from buildit.commands.sync import EPOCH, Own, Taken, Times, dated, destination, take, watched
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.files import replacing
