@@ -5,13 +5,12 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, EntryAt, way
+from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, way
 from buildit.commands import placing
 from buildit.commands.accounts import (
     GROUP,
@@ -26,20 +25,13 @@ from buildit.commands.accounts import (
     with_debians,
 )
 from buildit.commands.changing import modes_task, symlinks_task, texts_task
+from buildit.commands.settling import program_of, settled_app
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
 from buildit.errors import RecipeError, UsageError
-from buildit.image.launch import (
-    DEFAULT_PATH,
-    LARGEST_ACCOUNTS,
-    Accounts,
-    Identity,
-    Launch,
-    identity_of,
-)
+from buildit.image.launch import LARGEST_ACCOUNTS, Accounts, Identity, Launch, identity_of
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
-from buildit.image.rules import program_problem
 from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
 from buildit.make.listings import listings_of
@@ -286,7 +278,7 @@ class Stack:
             hint = f"write a number; the image has {accounts.names()}"
             raise RecipeError(message, place=service.place, hint=hint)
         at = replace(app, working_directory=service.working_directory)
-        program = _program_of(service.exec, at, service.place, self.tree().get)
+        program = program_of(service.exec, at, service.place, self.tree().get)
         return replace(service, exec=program, uid=found[0], gid=found[1], owner="")
 
     def sync(self, taken: Taken) -> None:
@@ -388,7 +380,7 @@ class Stack:
         """
         if plan.app is None or not plan.is_late:
             return plan.app
-        return _settled_app(plan.app, plan, self.tree().get, self.accounts())
+        return settled_app(plan.app, plan, self.tree().get, self.accounts())
 
     def remark_links(self) -> None:
         """Say of links of steps which lead nowhere in the whole image."""
@@ -475,56 +467,6 @@ def image(
         place=step.place,
         split=step.split,
     )
-
-
-def with_app(image: Image, app: App | None) -> Image:
-    """An image whose app is settled, and has its words as they were written beside it."""
-    written = image.app
-    if app is None or written is None:
-        return replace(image, app=app)
-    spoken = replace(app, exec=written.exec, arguments=written.arguments, health=written.health)
-    return replace(image, app=app, written=None if spoken == app else spoken)
-
-
-def _settled_app(app: App, plan: ContainerPlan, find: EntryAt, accounts: Ids) -> App:
-    place = "" if plan.begins_with is None else plan.begins_with.place
-    health = app.health
-    if health is not None and health.exec:
-        health = replace(health, exec=_program_of(health.exec, app, place, find))
-    uid, _ = accounts.user(app.user)
-    gid = None if app.group is None else accounts.group(app.group)
-    for kind, name, found in (("user", app.user, uid), ("group", app.group, gid)):
-        if name is not None and found is None:
-            message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
-            hint = f"declare it in a `{kind}s` step, or write its number; "
-            hint += f"the image has {accounts.names()}"
-            raise RecipeError(message, place=plan.place_of(kind) or place, hint=hint)
-    own = None if uid is None else accounts.own_group(uid)
-    whole = app.with_program(_program_of(app.argv, app, place, find)[0]) if app.argv else app
-    return replace(
-        whole,
-        health=health,
-        user=str(uid),
-        group=None if gid is None else str(gid),
-        own_group=None if own is None else str(own),
-    )
-
-
-def _program_of(words: tuple[str, ...], app: App, place: str, find: EntryAt) -> tuple[str, ...]:
-    """A command whose first word is a path."""
-    name = words[0]
-    if name.startswith("/"):
-        return words
-    if "/" in name:
-        return (os.path.normpath(f"{app.working_directory}/{name}"), *words[1:])
-    path = dict(app.environment).get("PATH", DEFAULT_PATH)
-    for directory in path.split(":"):
-        candidate = os.path.normpath(f"{directory}/{name}")
-        if directory.startswith("/") and not program_problem(candidate, find):
-            return (candidate, *words[1:])
-    message = f"the image runs {name!r}, which is in no directory of its PATH ({path})"
-    hint = "say what runs: an `app` step with `exec`, or add the package that brings it"
-    raise RecipeError(message, place=place, hint=hint)
 
 
 def missing_links(

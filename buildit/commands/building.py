@@ -431,7 +431,8 @@ class _Work:
 
     def stacked(self) -> tuple[StackedImage, ...]:
         """Stack the layers for all images; the layers of its steps are found or made here."""
-        from buildit.commands.assemble import image, with_app
+        from buildit.commands.assemble import image
+        from buildit.commands.settling import with_app
 
         plan = self.prepared.plan
         made = self._stack()

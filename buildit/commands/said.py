@@ -15,13 +15,13 @@ from buildit.recipe.container import (
     DebianPackageStep,
     EmbeddedPackageStep,
     FromSpec,
-    ImageTestSpec,
     LoadedStep,
     RunSpec,
     StepSpec,
     UrlSpec,
 )
 from buildit.recipe.schema import spelled
+from buildit.recipe.testspec import ImageTestSpec
 
 APP_KEYS = {"exec": "entrypoint", "working_directory": "workdir", "arguments": "cmd"}
 """How small steps call what `app` calls otherwise; what is not here has one name."""

@@ -8,14 +8,8 @@ from buildit.commands.choose import wrong_at
 from buildit.commands.said import test_said
 from buildit.model.image import App
 from buildit.model.image_test import CommandTest, FileTest, HttpTest, ImageTest, TextTest
-from buildit.recipe.container import (
-    Container,
-    FileTestSpec,
-    HttpTestSpec,
-    ImageTestSpec,
-    LoadedStep,
-    TextTestSpec,
-)
+from buildit.recipe.container import Container, LoadedStep
+from buildit.recipe.testspec import FileTestSpec, HttpTestSpec, ImageTestSpec, TextTestSpec
 
 _HOWS = ("contains", "equals", "matches")
 

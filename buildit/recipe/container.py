@@ -16,6 +16,7 @@ from buildit.recipe.database.spec import DatabaseSpec
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
 from buildit.recipe.schema import Model
+from buildit.recipe.testspec import Command, ImageTestSpec
 from buildit.recipe.yaml.node import Mapping, Node
 
 
@@ -107,9 +108,6 @@ class SyncSpec(Model):
     """Globs over paths beneath `src` that stay out: `tmp`, `cache/**`, `*.bak`, `**/*.bak`."""
     template: schema.OnOff = False
     """Files are templates over the variables of this step and `packages`; text in UTF-8 only."""
-
-
-Command = Annotated[tuple[schema.MaybeEmpty, ...], Field(min_length=1)]
 
 
 class AppSpec(Model):
@@ -277,91 +275,6 @@ class RunSpec(Model):
     debs: tuple[schema.DebianName, ...] = ()
     """Debian packages that `apt-get install` finds without a network, with all that they depend on:
     by name, with `=version` where it matters."""
-
-
-class TextTestSpec(Model):
-    """What a text must be; all that is written must hold."""
-
-    contains: schema.Text | None = None
-    """Text that is somewhere in it."""
-    equals: schema.MaybeEmpty | None = None
-    """All of it, but for one newline at the end."""
-    matches: schema.Text | None = None
-    """A regular expression of Python's that is found in it; ^ and $ are of lines."""
-
-
-class HttpTestSpec(TextTestSpec):
-    """What the app, started, answers to a GET: `contains`, `equals` and `matches` are of the
-    body. It is asked in a network of its own, from the moment that it listens."""
-
-    port: schema.Count | None = None
-    """Where it listens; the app's own port, where it says exactly one over TCP."""
-    path: schema.Line = "/"
-    """What is asked for, with a query where it matters: `/health?full=1`."""
-    host: schema.Line = "localhost"
-    """The name that it is asked by (Host)."""
-    tls: schema.OnOff = False
-    """Whether it is asked over TLS; any certificate will do."""
-    status: schema.Count = 200
-    """The status of the answer; no redirection is followed."""
-    headers: dict[schema.LabelName, schema.MaybeEmpty] = Field(default_factory=dict)
-    """Headers of the answer, with their whole values."""
-
-
-class FileTestSpec(TextTestSpec):
-    """What a path of the image is: `contains`, `equals` and `matches` are of a file's content.
-    Links are followed, within the image; but the last one for `type: link` and `target`."""
-
-    path: schema.ImagePath
-    """Where it is."""
-    exists: schema.OnOff = True
-    """`no`: nothing may be there."""
-    type: Literal["file", "directory", "link"] | None = None
-    """What it is."""
-    mode: schema.Mode | None = None
-    """Its mode, octal with a leading zero."""
-    owner: schema.Line | None = None
-    """`uid:gid`: numbers, or names that the image has; a user alone means its own group, too."""
-    target: schema.Line | None = None
-    """The text of a link."""
-    sha256: schema.Sha256 | None = None
-    """The digest of a file."""
-
-
-class ImageTestSpec(Model):
-    """A test of the finished image, wherever the step stands: what it changes is thrown away. It
-    has a command or an HTTP answer, or files, or both."""
-
-    script: schema.Text | None = None
-    """Text for `/bin/sh -e` of the image, which runs as the app would; it is no template."""
-    exec: Command | None = None
-    """A program of the image and its arguments, instead; it is looked for in the PATH."""
-    status: schema.Count = 0
-    """The exit status of the command."""
-    stdout: TextTestSpec | None = None
-    """What the command writes to its standard output."""
-    stderr: TextTestSpec | None = None
-    """What the command writes to its standard error."""
-    http: HttpTestSpec | None = None
-    """What the app answers; in a step without a command."""
-    file: (
-        Annotated[
-            Annotated[FileTestSpec, Tag(schema.MAPPING)]
-            | Annotated[tuple[FileTestSpec, ...], Tag(schema.LIST)],
-            schema.BY_KIND,
-        ]
-        | None
-    ) = None
-    """A path of the image, or a list of such."""
-    timeout: schema.Duration = 30
-    """How long the command, or the app until its whole answer, may take."""
-
-    @property
-    def files(self) -> tuple[FileTestSpec, ...]:
-        """Those of `file`."""
-        if self.file is None:
-            return ()
-        return self.file if isinstance(self.file, tuple) else (self.file,)
 
 
 class ImageSpec(Model):

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, Tag, WithJsonSchema, model_validator
 
 from buildit.recipe import leaf, schema
-from buildit.recipe.container import Command, ImageTestSpec
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import Model
+from buildit.recipe.testspec import Command, ImageTestSpec
 
 STACK_FILE = "stack.yaml"
 

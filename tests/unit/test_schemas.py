@@ -14,7 +14,7 @@ import yaml
 
 from buildit.cli.schema import SCHEMAS, examples, formats_page, schema_text, write_schemas
 from buildit.errors import StoreError
-from buildit.recipe import config, container, stack
+from buildit.recipe import config, container, stack, testspec
 from buildit.recipe import package as recipe
 from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
@@ -182,7 +182,7 @@ def _models() -> dict[str, type[Model]]:
     """The models of the page, by name."""
     known = {
         name: found
-        for module in (container, recipe, config, stack)
+        for module in (container, testspec, recipe, config, stack)
         for name, found in vars(module).items()
         if isinstance(found, type) and issubclass(found, Model)
     }

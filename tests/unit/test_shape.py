@@ -56,6 +56,7 @@ ONLY_IN = {
         "recipe.schema",
         "recipe.package",
         "recipe.container",
+        "recipe.testspec",
         "recipe.config",
         "recipe.database.spec",
         "recipe.stack",
