@@ -30,7 +30,7 @@ from buildit.cli.options import (
     Requested,
 )
 from buildit.cli.quick import beneath, stamp_of_build
-from buildit.cli.screen import event_lines, give, printable
+from buildit.cli.screen import event_lines, give, on_screen, printable
 from buildit.cli.stacks import build_whole_stack
 from buildit.codec import from_plain
 from buildit.commands import building, stamp
@@ -48,6 +48,7 @@ from buildit.store.disk import BLOBS, key_directory
 if TYPE_CHECKING:
     from buildit.commands.images import PushedImage
     from buildit.commands.publish import Published
+    from buildit.commands.walking import AskStep
 
 LOCK = "buildit.lock"
 
@@ -176,15 +177,25 @@ def _image_plain(one: Emission) -> dict[str, object]:
     *(DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM),
     *(options.SECRET, options.UNTIL, options.REBUILD, options.PUSH),
 )
+@click.option(
+    "--step", "by_hand", is_flag=True, help="Ask before each step: run, skip, shell or quit."
+)
 @click.pass_obj
-def build_verb(invocation: Invocation, asked: Requested) -> None:
+def build_verb(invocation: Invocation, asked: Requested, by_hand: bool) -> None:
     """Build the container or the stack in DIR; the paths of its images go to stdout."""
     started = time.time_ns()
-    if (stack := stack_at(asked.options)) is not None:
+    stack = stack_at(asked.options)
+    ask: AskStep | None = None
+    if by_hand:
+        from buildit.cli import stepping
+
+        stepping.check_asking(asked.options, as_json=asked.as_json, is_stack=stack is not None)
+        ask = stepping.answer_at
+    if stack is not None:
         build_whole_stack(invocation, asked, stack)
         return
-    with asked.screen() as screen:
-        emissions = building.build(asked.options, screen, invocation.stop)
+    with on_screen(as_json=asked.as_json, plain=by_hand) as screen:
+        emissions = building.build(asked.options, screen, invocation.stop, ask)
     give(
         emissions,
         lambda found: (str(one.path) for one in found),

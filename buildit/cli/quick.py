@@ -57,8 +57,8 @@ def replay(argv: list[str]) -> int | None:
     return 0
 
 
-_NOW = ("--json", "--help", "--version", "--push", "--rebuild")
-"""Options, with `--discover`, of who asks other places, publishes or compares: it is done now."""
+_NOW = ("--json", "--help", "--version", "--push", "--rebuild", "--step")
+"""Options, with `--discover`, of who asks other places, publishes, compares or is asked: now."""
 
 
 def stamp_of_build(argv: list[str]) -> str | None:

@@ -203,9 +203,10 @@ def screen_for(stream: TextIO, *, as_json: bool) -> PlainScreen:
 
 
 @contextmanager
-def on_screen(*, as_json: bool) -> Iterator[PlainScreen]:
-    """The screen of one command on stderr, taken down at its end."""
-    made = screen_for(sys.stderr, as_json=as_json)
+def on_screen(*, as_json: bool, plain: bool = False) -> Iterator[PlainScreen]:
+    """The screen of one command on stderr, taken down at its end; `plain` where questions stand
+    between its lines."""
+    made = PlainScreen(sys.stderr) if plain else screen_for(sys.stderr, as_json=as_json)
     try:
         yield made
     finally:

@@ -45,7 +45,6 @@ from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image
 from buildit.model.plan import ContainerPlan, OutputRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
-from buildit.model.services import Init, Service
 from buildit.plan.identity import RUN
 from buildit.store.blobs import CorruptBlob
 from buildit.trust.policy import unused
@@ -54,17 +53,23 @@ if TYPE_CHECKING:
     from buildit.commands.assemble import Stack
     from buildit.commands.fetching import InputFetcher
     from buildit.commands.publish import Published
+    from buildit.commands.walking import AskStep
 
 
-def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Emission, ...]:
-    """Build a container and emit its images into `options.output`.
+def build(
+    options: Options, report: Reporter, stop: threading.Event, ask: AskStep | None = None
+) -> tuple[Emission, ...]:
+    """Build a container and emit its images into `options.output`; nothing is emitted where not
+    all of its steps run, by what `ask` says.
 
     Raises:
         BuilditError: see each stage; the store stays whole, finished packages stay built.
     """
     return until_whole(
         lambda tell, lost: (
-            build_parts(planned_parts(options, tell, stop, lost), tell, stop, lost).emissions
+            build_parts(
+                planned_parts(options, tell, stop, lost), tell, stop, lost, ask=ask
+            ).emissions
         ),
         report,
     )
@@ -102,9 +107,10 @@ def build_parts(
     stop: threading.Event,
     lost: frozenset[Digest],
     pool: BuildPool | None = None,
+    ask: AskStep | None = None,
 ) -> BuiltParts:
     """Build what is planned and emit it; `pool` makes its tasks, where other containers are built
-    at the same time.
+    at the same time. `ask` is asked before each step.
 
     Raises:
         BuilditError: see each stage.
@@ -118,6 +124,11 @@ def build_parts(
 
             for work in works:
                 check_publishing(work.plan, work.run.remotes)
+        if ask is not None:
+            from buildit.commands.walking import walked
+
+            if not walked(works, ask, report):
+                return BuiltParts((), ())
         obtain(works)
         if options.until:
             for work in works:
@@ -446,7 +457,7 @@ class _Work:
             from buildit.commands.finished import test_tasks
 
             for task in test_tasks(plan, app, made):
-                self._obtained(task)
+                self.obtained(task)
         members = {member: self.tasks[member[0]] for member in made.members}
         told = tuple(made.remarks)
         return tuple(StackedImage(self, one, rootfs, members, told) for one in images)
@@ -455,9 +466,9 @@ class _Work:
         from buildit.commands.assemble import stack
 
         node, taken = self.tasks.named, self.prepared.taken
-        return stack(self.prepared.plan, self.run.store, node, self._obtained, taken, until)
+        return stack(self.prepared.plan, self.run.store, node, self.obtained, taken, until)
 
-    def _obtained(self, task: Task) -> Artifact:
+    def obtained(self, task: Task) -> Artifact:
         def bring(task: Task) -> None:
             if task.inputs.debs:
                 with self.pool.fetching if self.pool is not None else nullcontext():
@@ -503,7 +514,7 @@ class _Work:
                 seen = rootfs if not start.only else left_of(rootfs, start.only)
                 left = tree if seen is rootfs else starting.image_tree(seen, path, platform)
                 starting.check_starts(left, start.program, start.environment, waived, one.place)
-        for service, program, known in programs_of(self.prepared.plan, made.init):
+        for service, program, known in starting.programs_of(self.prepared.plan, made.init):
             who = f"the service {service.name}"
             starting.check_starts(tree, program, known, waived, service.place, who)
         for remark in starting.remarks(tree, debs):
@@ -567,17 +578,6 @@ class _Work:
             self.fetching().bring_again(self.lost, plan.tasks, every_deb(plan).values())
         openpgp = run.config.trust.keys.openpgp
         return publish(plan, self.tasks.named, run.remotes, openpgp, emissions, tuple(self.steps))
-
-
-def programs_of(
-    plan: ContainerPlan, init: Init | None
-) -> Iterator[tuple[Service, str, dict[str, str]]]:
-    """What the services of a container start, and with what environment."""
-    environment = dict(plan.app.environment) if plan.app is not None else {}
-    for service in init.services if init is not None else ():
-        known = {**environment, **dict(service.environment)}
-        for words in (service.exec, service.ready.exec if service.ready is not None else ()):
-            yield from ((service, word, known) for word in words[:1])
 
 
 @dataclass(frozen=True, slots=True)

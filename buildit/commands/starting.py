@@ -24,7 +24,9 @@ from buildit.make.capture import needs
 from buildit.make.capture.elf import ELF_MAGIC, Elf, MalformedElf, machine_of, read_elf, unmet
 from buildit.model.artifact import Artifact
 from buildit.model.image import LayerKind
+from buildit.model.plan import ContainerPlan
 from buildit.model.platform import Platform
+from buildit.model.services import Init, Service
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import counted
 
@@ -260,3 +262,14 @@ def _lacking_of_synced(tree: ImageTree) -> Iterator[str]:
         for need in found.wanted:
             if not tree.gives(need, found.directories.get(need, ())):
                 yield f"/{path} needs {needs.described(need)}, which is nowhere in the image"
+
+
+def programs_of(
+    plan: ContainerPlan, init: Init | None
+) -> Iterator[tuple[Service, str, dict[str, str]]]:
+    """What the services of a container start, and with what environment."""
+    environment = dict(plan.app.environment) if plan.app is not None else {}
+    for service in init.services if init is not None else ():
+        known = {**environment, **dict(service.environment)}
+        for words in (service.exec, service.ready.exec if service.ready is not None else ()):
+            yield from ((service, word, known) for word in words[:1])

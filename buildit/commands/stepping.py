@@ -200,11 +200,20 @@ def enter_step(options: Options, wanted: str | None, report: Reporter) -> int:
             return status
         said = "the finished image" if number is None else step_said(plan, number)
         report(Notice(f"this is the tree of {said}; what is written here is thrown away"))
-        restated = contents_blob(made.restated()).decode()
-        below = tuple(layer.diff_id for layer in made.layers)
         label = plan.label if number is None else plan.listed[number - 1].place
-        with _entered(run.store, "range", below, restated, label) as (owned, trees):
-            return _shell(owned, trees, STEP_ENVIRONMENT, plan.name)
+        return enter_stack(made, run.store, plan.name, label)
+
+
+def enter_stack(made: Stack, store: Store, title: str, label: str = "") -> int:
+    """A shell in the tree of some layers; its exit status. What is written there is thrown away.
+
+    Raises:
+        BuilditError: a layer cannot be laid down, or there is no shell.
+    """
+    restated = contents_blob(made.restated()).decode()
+    below = tuple(layer.diff_id for layer in made.layers)
+    with _entered(store, "range", below, restated, label or title) as (owned, trees):
+        return _shell(owned, trees, STEP_ENVIRONMENT, title)
 
 
 def _stacked(prepared: Prepared, place: BuildPlace, remotes: Remotes, number: int | None) -> Stack:
