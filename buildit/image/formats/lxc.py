@@ -30,6 +30,11 @@ from buildit.model.services import INIT
 CONFIG = "config"
 META = "meta.tar.xz"
 TREE = "rootfs.tar.xz"
+_INITS = ("sbin/init", "usr/sbin/init")
+_NO_INIT = (
+    "nothing says what runs, and the image has no /sbin/init, which lxc-start starts then: install "
+    "one (systemd-sysv), say `entrypoint`, or use lxc-execute"
+)
 _PLAIN = re.compile(r"[^\s\"'\\]+")
 """A word that `lxc.init.cmd` can hold: it is cut at blanks, and quotes are part of words."""
 
@@ -47,6 +52,8 @@ def _check(image: Image) -> Document:
             hint = "put the command into a script in the image, and name that in `exec`"
             raise RecipeError(message, place=image.place or None, hint=hint)
     lines = [("lxc.arch", rules.machine(image).uname), *_lines(image.started)]
+    if image.started is None and image.app is not None:  # LXC starts /sbin/init by itself
+        lines += (("lxc.environment", f"{n}={value}") for n, value in image.app.environment)
     for key, value in lines:
         if "\n" in value or "\r" in value:
             message = f"LXC's {key} cannot hold a line break: {value!r}"
@@ -162,6 +169,8 @@ def _write(
     write_documents(fresh, {CONFIG: documents[CONFIG]})
     otherwise = "only root can lay down the LXC image's tree: its `config` says how"
     notices = (*rootfs.notices, *laid(rootfs, image.epoch, blob, fresh, otherwise))
+    if image.started is None and not any(rootfs.find(path) for path in _INITS):
+        notices += (_NO_INIT,)
     fingerprint = joined_digest((fresh / META, fresh / TREE))
     return Emission(fresh, image.format, fingerprint, oci_digest(fingerprint), notices)
 

@@ -15,7 +15,7 @@ from buildit.errors import RecipeError
 from buildit.model.words import guess
 from buildit.recipe.ways.dockerfile.words import ExpandedText, ExpansionError, expand
 from buildit.recipe.ways.find import Foreign, Translated
-from buildit.recipe.ways.imagenames import from_step
+from buildit.recipe.ways.imagenames import from_steps
 from buildit.recipe.ways.nodes import list_node, map_node, step_node
 from buildit.recipe.yaml.node import Node, Place, Sequence
 
@@ -219,7 +219,8 @@ def _from(recipe: _Recipe, line: FlockportLine) -> None:
     words = recipe.words(line)
     if len(words) != 1:
         raise line.error("FROM takes one name", _FORMS["FROM"])
-    recipe.steps.append(from_step(line.place, words[0], recipe.foreign.wanted))
+    images = dict(recipe.foreign.wanted.images)
+    recipe.steps += from_steps(line.place, words[0], images, line.error)
 
 
 def _env(recipe: _Recipe, line: FlockportLine) -> None:
@@ -256,8 +257,8 @@ def _copy(recipe: _Recipe, line: FlockportLine) -> None:
     if len(sources) > 1 and not dest.endswith("/"):
         message = f"several files are copied to {dest!r}"
         raise line.error(message, f"it is a directory then: write {dest}/")
-    src = sources[0] if len(sources) == 1 else list_node(line.place, sources)
-    recipe.say(line, "sync", {"src": src, "dest": dest, "recursive": "yes"})
+    for source in sources:
+        recipe.say(line, "sync", {"src": source, "dest": dest, "recursive": "yes"})
 
 
 def _run(recipe: _Recipe, line: FlockportLine) -> None:

@@ -12,14 +12,14 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from buildit.errors import RecipeError
 from buildit.model.words import guess
 from buildit.recipe.template.render import Value, Variables
 from buildit.recipe.ways.find import Foreign, Translated
-from buildit.recipe.ways.imagenames import from_step
+from buildit.recipe.ways.imagenames import from_steps
 from buildit.recipe.ways.nodes import map_node, step_node
 from buildit.recipe.ways.rendered import names_wanted, rendered_document, rendered_text
 from buildit.recipe.yaml import node as nodes
@@ -343,7 +343,8 @@ _LASTS = re.compile(r"(?:cd|export|unset|umask|set|ulimit|source|\.)\s+[^;&|\n]*
 
 
 def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
-    yield from_step(language.place, language.text.strip(), manifests.foreign.wanted)
+    images = dict(manifests.foreign.wanted.images)
+    yield from from_steps(language.place, language.text.strip(), images, language.error)
     environment = manifests.environment
     for name, value in environment.items():
         yield _step(value, "env", {name: value.text})
@@ -360,7 +361,7 @@ def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
             yield _step(command.node, "run", {"script": script, "as-app": "yes", "network": "yes"})
     tests = [*manifests.phases["before_script"], *manifests.phases["script"]]
     if manifests.phases["script"]:
-        script = "".join(map(_shown_command, tests))
+        script = _script_of(tests)
         first = manifests.phases["script"][0].node
         yield _step(first, "test", {"script": script, "timeout": "1h"})
     elif tests:
@@ -372,7 +373,12 @@ def _step(at: Scalar, key: str, values: dict[str, str]) -> Node:
     return step_node(at.place, key, map_node(at.place, {**values}))
 
 
-def _shown_command(command: _Command) -> str:
-    """A command of a test, after a line that says which it is."""
-    first = command.text.split("\n")[0]
-    return f"printf '%s\\n' {shlex.quote(f'$ {first}')} >&2\n{command.text}\n"
+def _script_of(commands: Sequence[_Command]) -> str:
+    """The script of a test: each of several commands after one that says which it is."""
+    if len(commands) == 1:
+        return f"{commands[0].text}\n"
+    firsts = [one.text.split("\n")[0] for one in commands]
+    shown = (f"printf '%s\\n' {shlex.quote(f'$ {first}')} >&2\n" for first in firsts)
+    texts = (f"{one.text}\n" for one in commands)
+    title = f"# {'; '.join(firsts)}\n"
+    return title + "".join(part for pair in zip(shown, texts, strict=True) for part in pair)

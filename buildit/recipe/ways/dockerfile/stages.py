@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from buildit.errors import RecipeError, UsageError
@@ -138,43 +137,6 @@ def _needs(found: Dockerfile, stage: Stage, outer: Scope) -> list[tuple[Stage, I
             if there is not None:
                 needs.append((there, one))
     return needs
-
-
-_SCHEMES = ("oci:", "oci-archive:", "docker://", "oci://")
-
-
-def image_source(one: Instruction, name: str, images: Mapping[str, str]) -> tuple[str, str]:
-    """The key and the text of a `from` for the name of an image: `images` are those that the
-    command line says, by name; a path is a container of ours; another name stays as it is.
-
-    Raises:
-        RecipeError: it is no name of an image.
-    """
-    said = next((images[key] for key in (name, f"{name}:latest") if key in images), None)
-    text = said if said is not None else name
-    if text.startswith("docker-image://"):
-        return "oci", f"docker://{text.removeprefix('docker-image://')}"
-    if text.startswith("docker-archive:"):
-        return "docker-archive", text.removeprefix("docker-archive:")
-    if text.startswith("aci:") or text.endswith(".aci"):
-        return "aci", text.removeprefix("aci:")
-    if text.startswith(_SCHEMES):
-        return "oci", text
-    if text.startswith(("./", "../", "/")) or text in (".", ".."):
-        return "container", text
-    if not _IMAGE.fullmatch(text):
-        hint = "write NAME:TAG, a path that begins with ./, or the name of a stage"
-        raise one.error(f"{text[:60]!r} is no name of an image", hint)
-    host = text.partition("/")[0]
-    is_whole = "/" in text and (set(".:") & set(host) or host == "localhost")
-    return "oci", f"docker://{text}" if is_whole else text
-
-
-_IMAGE = re.compile(
-    r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/)?"
-    r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,128})?"
-)
 
 
 def check_platform(stage: Stage, outer: Scope, target: str) -> None:

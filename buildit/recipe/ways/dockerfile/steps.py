@@ -54,12 +54,12 @@ from buildit.recipe.ways.dockerfile.stages import (
     base_of,
     check_platform,
     files_from,
-    image_source,
     like_a_stage,
     needed_stages,
     target_stage,
 )
 from buildit.recipe.ways.find import Foreign, Translated
+from buildit.recipe.ways.imagenames import image_source
 from buildit.recipe.ways.nodes import list_node, map_node, step_node, text_node
 from buildit.recipe.yaml.node import Mapping, Node, Place, Sequence
 
@@ -191,7 +191,7 @@ class StageSteps:
         """The `from` of a stage or an image."""
         if source.stage is not None:
             return map_node(one.place, {"stage": source.stage.shown})
-        key, text = image_source(one, source.image, self.reading.images)
+        key, text = image_source(source.image, self.reading.images, one.error)
         return map_node(one.place, {key: text})
 
     def files(self, one: Instruction, name: str) -> Mapping:

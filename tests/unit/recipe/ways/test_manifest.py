@@ -20,8 +20,8 @@ def read(text: str, **said: Any) -> list[tuple[int, Any]]:
 
 
 def as_test(*commands: str) -> dict[str, Any]:
-    shown = (f"printf '%s\\n' '$ {one}' >&2\n{one}\n" for one in commands)
-    return {"test": {"script": "".join(shown), "timeout": "1h"}}
+    shown = "".join(f"printf '%s\\n' '$ {one}' >&2\n{one}\n" for one in commands)
+    return {"test": {"script": f"# {'; '.join(commands)}\n{shown}", "timeout": "1h"}}
 
 
 WHOLE = """\
@@ -49,6 +49,7 @@ def test_a_manifest_is_rendered_whole() -> None:
     found = read(WHOLE, values=said, facts={"arch": "amd64", "os": "linux"})
     assert found == [
         (2, {"from": {"suite": "debian-12"}}),
+        (2, {"entrypoint": []}),
         (3, {"env": {"MODE": "fast"}}),
         (6, {"run": {"script": "apt-get install -y git\n", **RUN}}),
         (6, {"run": {"script": "apt-get install -y make\n", **RUN}}),
@@ -115,15 +116,16 @@ script: two
     found = [(one.place.file, one.place.line) for one in read_manifest(done).steps.items]
     assert found == [
         ("box/common/base.manifest.yaml", 1),
+        ("box/common/base.manifest.yaml", 1),
         ("box/common/deeper.manifest.yaml", 1),
         ("box/common/base.manifest.yaml", 2),
         ("box/tool.manifest.yaml", 1),
         ("box/manifest.yaml", 5),
         ("box/common/deeper.manifest.yaml", 2),
     ]
-    scripts = [one[1]["run"]["script"] for one in steps(read_manifest, done)[1:5]]
+    scripts = [one[1]["run"]["script"] for one in steps(read_manifest, done)[2:6]]
     assert scripts == ["deep\n", "base m\n", "tool make 1\n", "own\n"]
-    assert steps(read_manifest, done)[5][1] == as_test("one", "two")
+    assert steps(read_manifest, done)[6][1] == as_test("one", "two")
     # what one manifest gives another is nothing that the command line gave
     assert read_manifest(done).facts == {"mode": "m", "version": "1"}
 
@@ -133,7 +135,7 @@ def test_the_outer_language_counts() -> None:
     text = "include: [a.yaml, b.yaml]\n"
     with pytest.raises(RecipeError, match=r"two bases are included: 'a:1' .* and 'b:1'"):
         read(text, files=files)
-    assert read(f"{text}language: c:1", files=files) == [(2, {"from": {"image": "c:1"}})]
+    assert read(f"{text}language: c:1", files=files) == [(2, {"from": {"oci": "c:1"}})]
 
 
 def test_manifests_that_include_each_other() -> None:
