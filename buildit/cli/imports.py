@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Importer = Callable[[Options, tuple[str, ...], Path | None, Reporter], ImportedContainer]
 
 IMPORTED_AS = ("aci",)
-"""The formats of a container that is imported, where the command line says none."""
+"""The formats of a container of Debian's packages, where the command line says none."""
 
 
 def _importer(what: str | None, suite: str | None) -> Importer:
@@ -36,20 +37,28 @@ def _importer(what: str | None, suite: str | None) -> Importer:
     """
     if (what is None) == (suite is None):
         message = "name one thing to import"
-        raise UsageError(message, hint="write debian:NAME[,NAME…], or --suite debian-12")
-    from buildit.commands.importing import debian
+        hint = "write a file, debian:NAME[,NAME…], or --suite debian-12"
+        raise UsageError(message, hint=hint)
+    from buildit.commands.importing import debian, files
 
     if suite is not None:
-        return lambda *asked: debian.import_suite(suite, *asked)
+        return lambda options, images, *rest: debian.import_suite(
+            suite, options, images or IMPORTED_AS, *rest
+        )
     word = what or ""
     if word.startswith(debian.NAMES_DEBIAN):
-        return lambda *asked: debian.import_debian(word, *asked)
-    message = f"{word!r} is nothing that can be imported"
-    raise UsageError(message, hint=f"a Debian package is written debian:{word}")
+        return lambda options, images, *rest: debian.import_debian(
+            word, options, images or IMPORTED_AS, *rest
+        )
+    if not os.path.lexists(word) and not os.path.dirname(word) and "." not in word:
+        message = f"{word!r} is nothing that can be imported"
+        raise UsageError(message, hint=f"a Debian package is written debian:{word}")
+    importer = files.importer_of_file(Path(word))
+    return lambda *asked: importer(Path(word), *asked)
 
 
 def _formats(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The formats of `--image TYPE[,TYPE]`.
+    """The formats of `--image TYPE[,TYPE]`; none where that says none.
 
     Raises:
         UsageError: there is no such format.
@@ -59,7 +68,7 @@ def _formats(words: tuple[str, ...]) -> tuple[str, ...]:
         if one not in FORMATS:
             hint = f"{guess(one, FORMATS)}formats: {', '.join(FORMATS)}"
             raise UsageError(f"there is no image format {one!r}", place="--image", hint=hint)
-    return tuple(found) or IMPORTED_AS
+    return tuple(found)
 
 
 def _imported_lines(found: ImportedContainer) -> Iterator[str]:

@@ -60,7 +60,7 @@ def made_up(files: Mapping[str, str], asked: str, beside: Path | None = None) ->
     with tempfile.TemporaryDirectory(prefix=".buildit-asked-", dir=beside) as name:
         directory = Path(name)
         for path, text in files.items():
-            (directory / path).parent.mkdir(exist_ok=True)
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
             (directory / path).write_text(text, "utf-8")
         try:
             yield directory

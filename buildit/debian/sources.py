@@ -191,7 +191,7 @@ class Sources:
             UnsatisfiableError: no suite has it; the nearest names, or the versions, are said. Or
                 its format is none that we have unpacked.
         """
-        found = self._offered(name)
+        found = self.offered(name)
         if not found:
             raise self._unknown(name)
         for one in found:
@@ -212,7 +212,7 @@ class Sources:
         missing = missing_files(source, exists)
         if not missing:
             return
-        others = (one for one in self._offered(source.name) if one.version != source.version)
+        others = (one for one in self.offered(source.name) if one.version != source.version)
         had = next((one for one in others if not missing_files(one, exists)), None)
         name, lacking = f"{source.name} {source.version}", missing[0].name
         message = f"the archive lists {name} but no place has {lacking}"
@@ -221,7 +221,7 @@ class Sources:
         details = tuple(f"missing: {file.path}" for file in missing)
         raise FetchError(message, place=source.place, hint=hint, details=details)
 
-    def _offered(self, name: str) -> list[SourceCandidate]:
+    def offered(self, name: str) -> list[SourceCandidate]:
         """The highest version first; of equal ones that of the first suite."""
         found = (one for index in self.indices for one in index.named(name) if not one.extra_only)
         return sorted(found, key=lambda one: debian_key(one.version), reverse=True)

@@ -6,11 +6,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.commands.explaining import made_up
-from buildit.errors import StoreError, UsageError
+from buildit.commands.run import Options, lock, prepare
+from buildit.errors import (
+    FetchError,
+    IntegrityError,
+    RecipeError,
+    StoreError,
+    UnsatisfiableError,
+    UsageError,
+)
+from buildit.events import Reporter
 from buildit.recipe.yaml.node import shown_place
 
 
@@ -45,6 +54,18 @@ def new_container(output: Path, files: Mapping[str, str], asked: str) -> Iterato
         message = f"the directory cannot be written: {error.strerror}"
         hint = "name another one with --output"
         raise StoreError(message, place=str(output), hint=hint) from error
+
+
+def planned_container(directory: Path, options: Options, report: Reporter) -> tuple[str, ...]:
+    """Plan a container that was just written, and keep its lock; what stands in the way is told,
+    as the files can be mended."""
+    try:
+        lock(prepare(replace(options, directory=directory), report), report)
+    except (RecipeError, UnsatisfiableError, FetchError, IntegrityError) as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        place = (error.place or "").rpartition(f"{directory.name}/")[2]
+        return (f"it cannot be built yet: {place and f'{place}: '}{error.message}{hint}",)
+    return ()
 
 
 def check_free(output: Path) -> None:

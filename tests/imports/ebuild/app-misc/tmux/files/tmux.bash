@@ -1,0 +1,1 @@
+complete -W "attach new ls kill-server" tmux
