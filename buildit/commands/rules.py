@@ -16,7 +16,8 @@ RULES = Rules(
     patcher=f"2.{CANONICAL_PATCH}",
     # raised when a .deb's outputs or their needs come out otherwise: links followed, what is unmet
     deb=f"{MERGED_USR}.3",
-    # raised when what a build can see of the sandbox changes: mounts, ids, environment, filters
-    sandbox="2",
+    # raised when what a build can see of the sandbox changes: mounts, ids, environment, filters,
+    # links of alternatives
+    sandbox="3",
     unpacker=UNPACKER,
 )

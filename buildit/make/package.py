@@ -21,6 +21,7 @@ from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey
 from buildit.errors import UnsatisfiableError
 from buildit.events import PhaseStarted
+from buildit.make.alternative_links import chosen_links, tree_of_links
 from buildit.make.build_directory import STRIP, TREES, BuildDirectory, kept_where_it_fails
 from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
@@ -71,7 +72,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     record = read_record(task.record)
     lowers = _lowers(task, at_hand, place.store)
     names = dict.fromkeys(lower.tree for lower in lowers.values())
-    trees = (*names, place.toolchain.identity)
+    trees = (*names, *_links(task, at_hand, lowers, place), place.toolchain.identity)
     above = place.store.root / TREES
     room = BuildDirectory(work, above, trees, task.label, place.limits, place.stop)
     room = replace(room, emulator=emulator_of(task, place.store, place.stop))
@@ -130,6 +131,25 @@ def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, s
         hint = "depend on one of them only, or move the file in the recipe of the other"
         raise UnsatisfiableError(text, place=task.label, hint=hint, details=clashes[:_SHOWN])
     return lowers
+
+
+def _links(
+    task: Task, at_hand: AtHand, lowers: Mapping[tuple[BuildKey, str], Lower], place: BuildPlace
+) -> tuple[str, ...]:
+    """The tree with the alternatives of the dependencies, where they have some."""
+    offered = [
+        one
+        for dependency in task.inputs.dependencies
+        for name in dependency.outputs
+        if (output := at_hand[dependency.key].outputs.get(name))
+        for one in output.declared.alternatives
+    ]
+    if not offered:
+        return ()
+    present = frozenset(entry.path for lower in lowers.values() for entry in lower.entries)
+    toolchain = place.store.root / TREES / place.toolchain.identity
+    links = chosen_links(offered, present, toolchain)
+    return (tree_of_links(links, place.store),) if links else ()
 
 
 def _clashes(lowers: Iterable[Lower]) -> Iterator[str]:

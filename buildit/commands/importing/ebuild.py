@@ -78,7 +78,7 @@ def import_ebuild(
         _has_configure(brought),
     )
     written = written_recipe(ebuild, facts)
-    texts = _texts(ebuild, written, images)
+    texts = _texts(ebuild, written, images or ("oci",))
     package = f"pkgs/{ebuild.name}"
     with new_container(target, texts, shown) as directory:
         for kind, listed in (("patches", written.patches), ("files", written.files)):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from buildit.commands.importing.directory import ImportedContainer
+from buildit.commands.importing.dsc import import_dsc
 from buildit.commands.importing.ebuild import import_ebuild
 from buildit.commands.run import Options
 from buildit.errors import UsageError
@@ -27,6 +28,8 @@ def importer_of_file(path: Path) -> FileImporter:
     _check_text(path)
     if path.name.endswith(".ebuild"):
         return import_ebuild
+    if path.name.endswith(".dsc"):
+        return import_dsc
     message = f"{shown_place(path)} is nothing that can be imported"
     raise UsageError(message, hint=f"what can be: {_KINDS}")
 

@@ -52,10 +52,23 @@ _TEST = {
     "autotools": 'make -j"$JOBS" check',
     "make": 'make -j"$JOBS" check',
 }
-_CONFIGURE = (
-    "./configure --build=$TRIPLET --prefix=/usr --libdir=$LIBDIR --sysconfdir=/etc \\\n"
-    "  --localstatedir=/var --disable-dependency-tracking"
-)
+_CONFIGURE = {
+    "autotools": (
+        "./configure --build=$TRIPLET --prefix=/usr --libdir=$LIBDIR --sysconfdir=/etc \\\n"
+        "  --localstatedir=/var --disable-dependency-tracking"
+    ),
+    "cmake": (
+        'cmake -S . -B .buildit -G "Unix Makefiles" -DCMAKE_BUILD_TYPE=None \\\n'
+        "  -DCMAKE_INSTALL_PREFIX=/usr -DCMAKE_INSTALL_LIBDIR=lib/$TRIPLET \\\n"
+        "  -DCMAKE_INSTALL_SYSCONFDIR=/etc -DCMAKE_INSTALL_LOCALSTATEDIR=/var \\\n"
+        "  -DCMAKE_SKIP_INSTALL_RPATH=ON -DFETCHCONTENT_FULLY_DISCONNECTED=ON"
+    ),
+    "meson": (
+        "meson setup .buildit --buildtype=plain --prefix=/usr --libdir=lib/$TRIPLET \\\n"
+        "  --sysconfdir=/etc --localstatedir=/var --wrap-mode=nodownload"
+    ),
+}
+"""What the styles run (`plan.steps.STYLES`), where a word besides is known to the build alone."""
 _FLAGS = {
     "CFLAGS": "-O2 -ffile-prefix-map=/build/src=.",
     "CXXFLAGS": "-O2 -ffile-prefix-map=/build/src=.",
@@ -89,6 +102,7 @@ class Phases:
     unread: list[Unread] = field(default_factory=list)
     strip: int = 1
     asks: frozenset[str] = frozenset()
+    build: tuple[str, ...] = ()
 
 
 def read_phases(
@@ -224,7 +238,7 @@ class _Reading:
                 arguments = (Argument((), "-S"), Argument((), below or self.below), *arguments)
         shell = [one for one in arguments if one.script]
         found.arguments = tuple(one for one in arguments if not one.script)
-        if found.style == "autotools" and (shell or self.below):
+        if found.style in _CONFIGURE and (shell or (self.below and found.style == "autotools")):
             self.explicit(shell)
         elif shell:
             for one in shell:
@@ -237,7 +251,8 @@ class _Reading:
         found.environment |= configured.environment
 
     def explicit(self, shell: list[Argument]) -> None:
-        lines = [f"cd {quoted_word(self.below)}"] if self.below else []
+        style = self.found.style
+        lines = [f"cd {quoted_word(self.below)}"] if self.below and style == "autotools" else []
         words = ['"$@"']
         for one in shell:
             if one.given:
@@ -246,7 +261,7 @@ class _Reading:
                 )
             else:
                 words.append(one.script)
-        lines.append(f"{_CONFIGURE} {' '.join(words)}")
+        lines.append(f"{_CONFIGURE[style]} {' '.join(words)}")
         self.found.steps["configure"] = "\n".join(lines) + "\n"
 
     # -- prepare
@@ -259,10 +274,18 @@ class _Reading:
         script.may_append = False
         for one in body or ():
             lines += self.prepared(one, script, configured)
+        if self.lacks_configure(configured):
+            lines += ["# the source has no configure: it is made", "autoreconf -fi"]
+            self.found.build += ("debian:autoconf", "debian:automake", "debian:libtool")
         if configured.style != "make":
             lines += configured.before
             script.wording.helpers |= self.found.asks
         self.keep("prepare", script, lines, style_has_it=False)
+
+    def lacks_configure(self, configured: Configured) -> bool:
+        """Whether the source is one without a `configure`, which the ebuild counts on."""
+        made_here = "autotools" in self.header.eclasses
+        return configured.style == "autotools" and self.has_configure is False and not made_here
 
     def prepared(self, one: Statement, script: Script, configured: Configured) -> list[str]:
         """A statement of `src_prepare`: patches of FILESDIR become the recipe's own, and flags for

@@ -203,6 +203,8 @@ def written_recipe(ebuild: Ebuild, facts: EbuildFacts) -> WrittenRecipe:
         further=len(facts.sources) > 1,
     )
     needs = read_needs(header, flags, facts.tree, facts.debian)
+    for atom in phases.build:
+        needs.add(BUILD, atom, ())
     unread = tuple(
         dict.fromkeys(sorted((*ebuild.unread, *phases.unread, *needs.unread), key=lambda u: u.line))
     )

@@ -17,14 +17,14 @@ PATCHES=( "${FILESDIR}"/${PN}-2.1.0-pkgconfig.patch )
 src_prepare() {
 	cmake_src_prepare
 	# libraries go where the system looks for them
-	sed -i -e '/INSTALL.*LIBRARY DESTINATION lib\${LIB_SUFFIX}/s//INSTALL(TARGETS yajl LIBRARY DESTINATION lib/' \
+	sed -i -e "s:DESTINATION lib\${LIB_SUFFIX}:DESTINATION $(get_libdir):" \
 		src/CMakeLists.txt || die
 }
 
 src_configure() {
 	local mycmakeargs=(
-		-DLIB_SUFFIX="/$(usex static-libs '' '')"
-		-DBUILD_TESTING=OFF
+		-DDOC_DIR="${EPREFIX}/usr/share/doc/${PF}"
+		-DPKGCONFIG_DIR="${EPREFIX}/usr/$(get_libdir)/pkgconfig"
 	)
 	cmake_src_configure
 }

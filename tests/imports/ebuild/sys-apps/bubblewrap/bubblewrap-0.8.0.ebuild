@@ -48,7 +48,6 @@ src_configure() {
 		$(meson_feature man)
 		$(meson_feature selinux)
 		$(meson_use test tests)
-		-Dbubblewrap-bin-mode="$(usex suid 4755 0755)"
 	)
 
 	meson_src_configure
