@@ -16,7 +16,7 @@ from buildit.store.disk import make_directory
 _SCHEME = "buildit-alternatives-1"
 
 
-def chosen_links(
+def links_for_build(
     offered: Iterable[AlternativeLink], present: frozenset[str], beneath: Path
 ) -> dict[str, str]:
     """Link -> target, paths without a leading slash: of each name the one with the highest

@@ -21,7 +21,7 @@ from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey
 from buildit.errors import UnsatisfiableError
 from buildit.events import PhaseStarted
-from buildit.make.alternative_links import chosen_links, tree_of_links
+from buildit.make.alternative_links import links_for_build, tree_of_links
 from buildit.make.build_directory import STRIP, TREES, BuildDirectory, kept_where_it_fails
 from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
@@ -148,7 +148,7 @@ def _links(
         return ()
     present = frozenset(entry.path for lower in lowers.values() for entry in lower.entries)
     toolchain = place.store.root / TREES / place.toolchain.identity
-    links = chosen_links(offered, present, toolchain)
+    links = links_for_build(offered, present, toolchain)
     return (tree_of_links(links, place.store),) if links else ()
 
 

@@ -16,7 +16,7 @@ from buildit.commands.importing.directory import (
     new_container,
     planned_container,
 )
-from buildit.commands.importing.upstream import DISTFILES, Brought, Upstream, read_manifest
+from buildit.commands.importing.upstream import DISTFILES, Brought, Upstream, read_promises
 from buildit.commands.run import Options, opened
 from buildit.errors import RecipeError
 from buildit.events import Reporter
@@ -66,7 +66,7 @@ def import_ebuild(
     near = (path.parent / "distfiles", Path(os.environ.get("DISTDIR") or DISTFILES))
     with opened(config, options, report) as run:
         source = names.sources.get(ebuild.name, name.lower())
-        promised = read_manifest(path.parent / "Manifest")
+        promised = read_promises(path.parent / "Manifest")
         upstream = Upstream(run.downloads, source, version.partition("-r")[0], near, promised)
         brought = upstream.bring(ebuild.distfiles)
     facts = EbuildFacts(

@@ -55,7 +55,7 @@ class Brought:
     copy: Path | None = None
 
 
-def read_manifest(path: Path) -> dict[str, Promised]:
+def read_promises(path: Path) -> dict[str, Promised]:
     """The rows of a Manifest for fetched files (GLEP 74); none where there is no such file.
 
     Raises:

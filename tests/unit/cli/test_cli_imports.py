@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("argv", "said", "hint"),
     [
-        ((), "name one thing to import", "write debian:NAME[,NAME…], or --suite debian-12"),
+        ((), "name one thing to import", "write a file, debian:NAME[,NAME…], or --suite"),
         (("debian:a", "--suite", "debian-12"), "name one thing to import", "debian:NAME"),
         (("nginx",), "'nginx' is nothing that can be imported", "debian:nginx"),
         (("debian:",), "the name of a Debian package is missing", "debian:NAME"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from buildit.recipe.ways.ebuild.depend import Condition
+from buildit.recipe.ways.ebuild.depend import FlagSet
 from buildit.recipe.ways.ebuild.scripts import (
     FLAG_LISTS,
     LARGE_FILES,
@@ -20,21 +20,21 @@ from buildit.recipe.ways.ebuild.scripts import (
     constant_flag,
     written,
 )
-from buildit.recipe.ways.ebuild.shwords import ShWord, quoted_word
+from buildit.recipe.ways.ebuild.shwords import ShWord, literal_word
 from buildit.recipe.ways.ebuild.syntax import (
     Assign,
     Chain,
-    Group,
     If,
     Literal,
     Negated,
-    Part,
-    Simple,
-    Statement,
+    ShCommand,
+    ShGroup,
+    ShStatement,
     Substitution,
     Test,
     Variable,
     Word,
+    WordPart,
 )
 from buildit.recipe.ways.ebuild.values import UnreadError, fields_of, holds_test
 
@@ -49,7 +49,7 @@ class Argument:
     """`text` stands where all of `given` holds; `script` is the word of a shell in its place, where
     only the build knows it."""
 
-    given: Condition
+    given: FlagSet
     text: str
     script: str = ""
 
@@ -67,7 +67,7 @@ class Configured:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def read_configure(body: Iterable[Statement], script: Script, style: str) -> Configured:
+def read_configure(body: Iterable[ShStatement], script: Script, style: str) -> Configured:
     """The configuration that the statements of a function describe; what is not understood becomes
     a comment among the lines before or after the call.
 
@@ -79,7 +79,7 @@ def read_configure(body: Iterable[Statement], script: Script, style: str) -> Con
     return reading.found
 
 
-_Option = tuple[Condition, str | None, tuple[tuple[str, str], ...]]
+_Option = tuple[FlagSet, str | None, tuple[tuple[str, str], ...]]
 """Flags, a text or None, and the pieces of a word of a script."""
 
 
@@ -90,14 +90,14 @@ class _Reading:
     arrays: dict[str, list[Argument]] = field(default_factory=dict)
     called: bool = False
 
-    def all(self, statements: tuple[Statement, ...], given: Condition) -> None:
+    def all(self, statements: tuple[ShStatement, ...], given: FlagSet) -> None:
         for one in statements:
             self.one(one, given)
 
     def lines(self) -> list[str]:
         return self.found.after if self.called else self.found.before
 
-    def other(self, one: Statement, given: Condition) -> None:
+    def other(self, one: ShStatement, given: FlagSet) -> None:
         """A statement that is none of the configuration's: a line of a script."""
         if any(name in written(one) for name in CALLS):
             raise UnreadError("the configure step is called in a way that is not understood")
@@ -107,11 +107,11 @@ class _Reading:
             made = [f"if {'' if on else '! '}use {flag}; then", *(f"  {m}" for m in made), "fi"]
         self.lines().extend(made)
 
-    def one(self, one: Statement, given: Condition) -> None:
+    def one(self, one: ShStatement, given: FlagSet) -> None:
         match one:
-            case Simple(words=(), assigns=assigns, redirects=()) if assigns:
+            case ShCommand(words=(), assigns=assigns, redirects=()) if assigns:
                 self.assigned(one, assigns, given)
-            case Simple(words=(Word() as command, *words), assigns=assigns, redirects=()):
+            case ShCommand(words=(Word() as command, *words), assigns=assigns, redirects=()):
                 name = command.plain or ""
                 if name in ("local", "declare") and not words:
                     self.assigned(one, assigns, given)
@@ -132,7 +132,7 @@ class _Reading:
                 self.chain(one, first, rest, given)
             case If(branches=branches, otherwise=otherwise):
                 self.conditional(one, branches, otherwise, given)
-            case Group(body=body, subshell=False):
+            case ShGroup(body=body, subshell=False):
                 self.all(body, given)
             case _:
                 self.other(one, given)
@@ -140,9 +140,9 @@ class _Reading:
     def chain(
         self,
         one: Chain,
-        first: Statement,
-        rest: tuple[tuple[str, Statement], ...],
-        given: Condition,
+        first: ShStatement,
+        rest: tuple[tuple[str, ShStatement], ...],
+        given: FlagSet,
     ) -> None:
         while rest and rest[-1][0] == "||" and written(rest[-1][1]).startswith("die"):
             rest = rest[:-1]
@@ -168,12 +168,12 @@ class _Reading:
     def conditional(
         self,
         one: If,
-        branches: tuple[tuple[tuple[Statement, ...], tuple[Statement, ...]], ...],
-        otherwise: tuple[Statement, ...],
-        given: Condition,
+        branches: tuple[tuple[tuple[ShStatement, ...], tuple[ShStatement, ...]], ...],
+        otherwise: tuple[ShStatement, ...],
+        given: FlagSet,
     ) -> None:
-        parts: list[tuple[Condition, tuple[Statement, ...]]] = []
-        rest: Condition = given
+        parts: list[tuple[FlagSet, tuple[ShStatement, ...]]] = []
+        rest: FlagSet = given
         for condition, body in branches:
             known = self.flags_of(condition[0]) if len(condition) == 1 else None
             if known is None or len(known) > 1:
@@ -188,15 +188,15 @@ class _Reading:
         for each, statements in parts:
             self.under(each, statements)
 
-    def under(self, given: Condition, body: tuple[Statement, ...]) -> None:
+    def under(self, given: FlagSet, body: tuple[ShStatement, ...]) -> None:
         if _NEVER[0] not in given and not _contradicts(given):
             self.all(body, given)
 
-    def flags_of(self, one: Statement) -> Condition | None:
+    def flags_of(self, one: ShStatement) -> FlagSet | None:
         """The flags that a test asks for: none where it always holds, `_NEVER` where it never
         does; None where it asks for something else."""
         match one:
-            case Simple(words=(Word() as command, Word() as word), assigns=(), redirects=()):
+            case ShCommand(words=(Word() as command, Word() as word), assigns=(), redirects=()):
                 if command.plain != "use" or word.plain is None:
                     return None
                 return self.flag(word.plain)
@@ -215,7 +215,7 @@ class _Reading:
             case _:
                 return None
 
-    def flag(self, text: str) -> Condition | None:
+    def flag(self, text: str) -> FlagSet | None:
         off, name = text.startswith("!"), text.removeprefix("!")
         if (known := constant_flag(name)) is not None:
             return () if known != off else _NEVER
@@ -223,7 +223,7 @@ class _Reading:
 
     # -- lists
 
-    def assigned(self, one: Simple, assigns: tuple[Assign, ...], given: Condition) -> None:
+    def assigned(self, one: ShCommand, assigns: tuple[Assign, ...], given: FlagSet) -> None:
         for assign in assigns:
             try:
                 self.assign(assign, given)
@@ -232,7 +232,7 @@ class _Reading:
                 made = self.script.comment(one, str(error))
                 self.lines().extend(made)
 
-    def assign(self, assign: Assign, given: Condition) -> None:
+    def assign(self, assign: Assign, given: FlagSet) -> None:
         if assign.index:
             raise UnreadError(assign.index)
         if assign.items is None:
@@ -250,7 +250,7 @@ class _Reading:
             raise UnreadError("a list that is set anew under a condition")
         self.arrays[assign.name] = made
 
-    def arguments(self, word: Word, given: Condition) -> list[Argument]:
+    def arguments(self, word: Word, given: FlagSet) -> list[Argument]:
         """What a word of a list gives, by flags.
 
         Raises:
@@ -288,11 +288,11 @@ class _Reading:
             found.append(Argument((*given, *condition), text, own))
         return found
 
-    def options(self, part: Part) -> list[_Option]:
+    def options(self, part: WordPart) -> list[_Option]:
         """The texts that a part may be: by flags, as text (None where only the build knows it), and
         as a word of a script."""
         match part:
-            case Substitution(body=(Simple(words=(Word() as command, *words), redirects=()),)):
+            case Substitution(body=(ShCommand(words=(Word() as command, *words), redirects=()),)):
                 name = command.plain or ""
                 if name in _ASKERS:
                     given = [
@@ -315,16 +315,16 @@ class _Reading:
             raise UnreadError(part.body[0].text)
         if not flag or flag == _NEVER:
             text = on if not flag else off
-            return [((), text, quoted_word(text).pieces)]
+            return [((), text, literal_word(text).pieces)]
         ((name, is_on),) = flag
         return [
-            (((name, is_on),), on, quoted_word(on).pieces),
-            (((name, not is_on),), off, quoted_word(off).pieces),
+            (((name, is_on),), on, literal_word(on).pieces),
+            (((name, not is_on),), off, literal_word(off).pieces),
         ]
 
     # -- calls
 
-    def call(self, name: str, words: list[Word], given: Condition) -> None:
+    def call(self, name: str, words: list[Word], given: FlagSet) -> None:
         if given or self.called:
             raise UnreadError("the configure step is called under a condition, or twice")
         style = CALLS[name]
@@ -339,7 +339,7 @@ class _Reading:
         self.found.arguments = tuple(one for one in arguments if not _is_ours(one, style))
         self.called = True
 
-    def flags(self, one: Simple, given: Condition) -> None:
+    def flags(self, one: ShCommand, given: FlagSet) -> None:
         try:
             if given:
                 raise UnreadError("compiler flags under a condition")
@@ -355,7 +355,7 @@ class _Reading:
                 self.found.environment[name] = tools[name]
 
 
-def add_flags(one: Simple, script: Script, found: Configured) -> None:
+def add_flags(one: ShCommand, script: Script, found: Configured) -> None:
     """Take over `append-flags` and its kin for all phases.
 
     Raises:
@@ -369,10 +369,10 @@ def add_flags(one: Simple, script: Script, found: Configured) -> None:
 
 
 Asker = Callable[[list[str]], tuple[str, str]]
-_NEVER: Condition = (("", False),)
+_NEVER: FlagSet = (("", False),)
 
 
-def _contradicts(given: Condition) -> bool:
+def _contradicts(given: FlagSet) -> bool:
     return any((flag, not on) in given for flag, on in given)
 
 

@@ -20,7 +20,7 @@ _ATOM = re.compile(
     r"(?::(?P<slot>[^\[\]:]*))?(?:::[A-Za-z0-9_-]+)?(?:\[(?P<use>[^\[\]]*)\])?"
 )
 
-Condition = tuple[tuple[str, bool], ...]
+FlagSet = tuple[tuple[str, bool], ...]
 """Flags that must be on or off, all of them."""
 
 
@@ -100,14 +100,14 @@ def _items(words: list[str], at: int, depth: int, place: str) -> tuple[tuple[Spe
     return tuple(found), at
 
 
-def rows(specs: tuple[Spec, ...], given: Condition = ()) -> Iterator[tuple[Condition, Spec]]:
+def spec_rows(specs: tuple[Spec, ...], given: FlagSet = ()) -> Iterator[tuple[FlagSet, Spec]]:
     """Words and `||` groups with the flags that they stand under; plain groups are dissolved."""
     for one in specs:
         match one:
             case When(flag, off, items):
-                yield from rows(items, (*given, (flag, not off)))
+                yield from spec_rows(items, (*given, (flag, not off)))
             case AllIn(items):
-                yield from rows(items, given)
+                yield from spec_rows(items, given)
             case _:
                 yield given, one
 

@@ -17,20 +17,20 @@ from buildit.recipe.ways.ebuild.syntax import (
     If,
     Negated,
     Opaque,
-    Simple,
-    Statement,
+    ShCommand,
+    ShStatement,
     Test,
 )
 from buildit.recipe.ways.ebuild.values import (
     FILES_DIR,
     WORK_DIR,
-    Scope,
+    ShellScope,
     UnreadError,
     fields_of,
     glob_pattern,
     holds_test,
     holds_ver_test,
-    text_of,
+    word_text,
 )
 
 EAPIS = ("7", "8")
@@ -62,7 +62,7 @@ class Header:
 
     name: str
     version: str
-    scope: Scope
+    scope: ShellScope
     lines: dict[str, int]
     eclasses: tuple[str, ...]
     functions: dict[str, Function | Opaque]
@@ -94,7 +94,7 @@ def read_header(text: str, file: str, name: str, version: str, category: str) ->
     names |= {"PR": f"r{revision or 0}", "PF": f"{name}-{version}", "CATEGORY": category}
     names |= {"WORKDIR": WORK_DIR, "FILESDIR": FILES_DIR, "EPREFIX": "", "EROOT": ""}
     names |= dict.fromkeys(_DEMANDS, "") | _ECLASS_DEPENDS
-    reading = _Reading(Scope(file, dict(names)))
+    reading = _Reading(ShellScope(file, dict(names)))
     statements = parse_shell(text, file)
     reading.all(statements)
     eapi = reading.scope.text("EAPI")
@@ -110,27 +110,27 @@ def read_header(text: str, file: str, name: str, version: str, category: str) ->
 
 @dataclass(slots=True)
 class _Reading:
-    scope: Scope
+    scope: ShellScope
     lines: dict[str, int] = field(default_factory=dict)
     eclasses: list[str] = field(default_factory=list)
     functions: dict[str, Function | Opaque] = field(default_factory=dict)
     unread: list[Unread] = field(default_factory=list)
     turns: int = 0
 
-    def all(self, statements: tuple[Statement, ...]) -> None:
+    def all(self, statements: tuple[ShStatement, ...]) -> None:
         for one in statements:
             try:
                 self.one(one)
             except UnreadError as error:
                 self.unread.append(Unread(one.line, one.text, str(error)))
 
-    def one(self, statement: Statement) -> None:
+    def one(self, statement: ShStatement) -> None:
         match statement:
             case Function(name=name):
                 self.functions[name] = statement
             case Opaque() if match := re.match(r"([A-Za-z0-9_]+)[ \t]*\(\)", statement.text):
                 self.functions[match[1]] = statement
-            case Simple(words=words, assigns=assigns, redirects=()):
+            case ShCommand(words=words, assigns=assigns, redirects=()):
                 self.simple(statement, words[0].plain if words else None)
                 if words and not assigns and words[0].plain not in ("inherit", "unset", "export"):
                     raise UnreadError(words[0].text)
@@ -152,7 +152,7 @@ class _Reading:
                     self.scope.names[name] = value
                     self.all(body)
             case Case(word=word, arms=arms):
-                value = text_of(word, self.scope)
+                value = word_text(word, self.scope)
                 for patterns, body in arms:
                     if any(self.fits(value, one.text.strip("\"'")) for one in patterns):
                         self.all(body)
@@ -165,7 +165,7 @@ class _Reading:
             raise UnreadError(pattern)
         return re.fullmatch(glob_pattern(pattern), value, re.DOTALL) is not None
 
-    def simple(self, statement: Simple, command: str | None) -> None:
+    def simple(self, statement: ShCommand, command: str | None) -> None:
         if command == "inherit":
             rest = statement.words[1:]
             self.eclasses += [one for word in rest for one in fields_of(word, self.scope)]
@@ -188,7 +188,7 @@ class _Reading:
                 listed = self.scope.listed(name) if assign.appends else ()
                 self.scope.names[name] = (*listed, *items)
                 return
-            value = text_of(assign.value, self.scope, missing) if assign.value else ""
+            value = word_text(assign.value, self.scope, missing) if assign.value else ""
         except UnreadError:
             self.scope.names.pop(name, None)
             raise
@@ -199,7 +199,7 @@ class _Reading:
         for one in missing or ():
             self.unread.append(Unread(assign.line, one, f"in {name}; it stands for nothing"))
 
-    def chain(self, first: Statement, rest: tuple[tuple[str, Statement], ...]) -> None:
+    def chain(self, first: ShStatement, rest: tuple[tuple[str, ShStatement], ...]) -> None:
         """`test && …`, `test || …`: each is done where what stands before lets it be."""
         result = self.holds(first)
         for sign, statement in rest:
@@ -211,12 +211,12 @@ class _Reading:
                         self.one(statement)
                         result = True
 
-    def holds_all(self, statements: tuple[Statement, ...]) -> bool:
+    def holds_all(self, statements: tuple[ShStatement, ...]) -> bool:
         if len(statements) != 1:
             raise UnreadError("")
         return self.holds(statements[0])
 
-    def holds(self, statement: Statement) -> bool:
+    def holds(self, statement: ShStatement) -> bool:
         match statement:
             case Test():
                 return holds_test(statement, self.scope)
@@ -228,7 +228,7 @@ class _Reading:
                     if result == (sign == "&&"):
                         result = self.holds(one)
                 return result
-            case Simple(words=(command, *words), assigns=(), redirects=()):
+            case ShCommand(words=(command, *words), assigns=(), redirects=()):
                 arguments = [one for word in words for one in fields_of(word, self.scope)]
                 if command.plain == "ver_test":
                     return holds_ver_test(arguments, self.scope.text("PV"))

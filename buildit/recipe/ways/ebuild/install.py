@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from buildit.recipe.ways.ebuild.shwords import ShWord, expanded_word, quoted_word
+from buildit.recipe.ways.ebuild.shwords import ShWord, expanded_word, literal_word
 from buildit.recipe.ways.ebuild.values import UnreadError
 
-_USR, _ROOT, _TOP = quoted_word("/usr"), quoted_word("/"), quoted_word("")
+_USR, _ROOT, _TOP = literal_word("/usr"), literal_word("/"), literal_word("")
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Targets:
 
 
 Words = list[ShWord]
-Made = tuple[str, ...]
+ShellLines = tuple[str, ...]
 
 _MAN = re.compile(r".*\.([0-9n])[a-z]*(?:\.(?:gz|bz2|xz))?")
 _LANGUAGE = re.compile(r".*\.([a-z]{2}(?:_[A-Z]{2})?)\.[0-9n][a-z]*")
@@ -43,13 +43,13 @@ def _inside(directory: ShWord, *more: str) -> ShWord:
     return ShWord((*directory.pieces, ("quote", f"/{tail}"))) if tail else directory
 
 
-def _files(mode: str, directory: ShWord, words: Words) -> Made:
+def _files(mode: str, directory: ShWord, words: Words) -> ShellLines:
     if not words or any(str(one).startswith("-") for one in words):
         raise UnreadError("")
     return (f"install -D -m {mode} -t {_below(directory)} {' '.join(map(str, words))}",)
 
 
-def _renamed(mode: str, directory: ShWord, words: Words) -> Made:
+def _renamed(mode: str, directory: ShWord, words: Words) -> ShellLines:
     match words:
         case [source, name] if source.const != "-":
             target = ShWord((*directory.pieces, ("quote", "/"), *name.pieces))
@@ -58,7 +58,7 @@ def _renamed(mode: str, directory: ShWord, words: Words) -> Made:
             raise UnreadError("")
 
 
-def _tree(directory: ShWord, words: Words, mode: str) -> Made:
+def _tree(directory: ShWord, words: Words, mode: str) -> ShellLines:
     """`-r`: files get the mode, directories are as they are."""
     place = _below(directory)
     return (
@@ -73,21 +73,21 @@ def _recursive(words: Words) -> tuple[bool, Words]:
     return is_tree, words[1:] if is_tree else words
 
 
-def _doins(words: Words, at: Targets) -> Made:
+def _doins(words: Words, at: Targets) -> ShellLines:
     is_tree, rest = _recursive(words)
     if is_tree:
         return _tree(at.insinto, rest, at.insopts)
     return _files(at.insopts, at.insinto, rest)
 
 
-def _dodoc(words: Words, at: Targets) -> Made:
-    directory = ShWord((*quoted_word(f"/usr/share/doc/{at.doc}").pieces, *at.docinto.pieces))
+def _dodoc(words: Words, at: Targets) -> ShellLines:
+    directory = ShWord((*literal_word(f"/usr/share/doc/{at.doc}").pieces, *at.docinto.pieces))
     is_tree, rest = _recursive(words)
     return _tree(directory, rest, "0644") if is_tree else _files("0644", directory, rest)
 
 
-def _newdoc(words: Words, at: Targets) -> Made:
-    directory = ShWord((*quoted_word(f"/usr/share/doc/{at.doc}").pieces, *at.docinto.pieces))
+def _newdoc(words: Words, at: Targets) -> ShellLines:
+    directory = ShWord((*literal_word(f"/usr/share/doc/{at.doc}").pieces, *at.docinto.pieces))
     return _renamed("0644", directory, words)
 
 
@@ -96,10 +96,10 @@ def _manual(text: str) -> ShWord:
     if section is None:
         raise UnreadError(text)
     middle = f"{language[1]}/" if language else ""
-    return quoted_word(f"/usr/share/man/{middle}man{section[1]}")
+    return literal_word(f"/usr/share/man/{middle}man{section[1]}")
 
 
-def _doman(words: Words, at: Targets) -> Made:  # noqa: ARG001 - as all helpers
+def _doman(words: Words, at: Targets) -> ShellLines:  # noqa: ARG001 - as all helpers
     found: dict[str, Words] = {}
     for word in words:
         if str(word).startswith("-"):
@@ -107,18 +107,18 @@ def _doman(words: Words, at: Targets) -> Made:  # noqa: ARG001 - as all helpers
         shown = str(word).strip("\"'")
         found.setdefault(_manual(shown).const or "", []).append(word)
     return tuple(
-        line for place, own in found.items() for line in _files("0644", quoted_word(place), own)
+        line for place, own in found.items() for line in _files("0644", literal_word(place), own)
     )
 
 
-def _newman(words: Words, at: Targets) -> Made:  # noqa: ARG001 - as all helpers
+def _newman(words: Words, at: Targets) -> ShellLines:  # noqa: ARG001 - as all helpers
     name = words[1].const if len(words) == 2 else None
     if name is None:
         raise UnreadError("")
     return _renamed("0644", _manual(name), words)
 
 
-def _dosym(words: Words, at: Targets) -> Made:  # noqa: ARG001 - as all helpers
+def _dosym(words: Words, at: Targets) -> ShellLines:  # noqa: ARG001 - as all helpers
     relative, rest = _recursive(words)
     match rest:
         case [target, link] if not str(link).rstrip("\"'").endswith("/"):
@@ -137,22 +137,22 @@ def _rooted(word: ShWord) -> ShWord:
     return ShWord((("quote", "/"), *word.pieces))
 
 
-def _dodir(words: Words, at: Targets) -> Made:  # noqa: ARG001 - as all helpers
+def _dodir(words: Words, at: Targets) -> ShellLines:  # noqa: ARG001 - as all helpers
     return (f"install -d {' '.join(_below(_rooted(word)) for word in words)}",)
 
 
-def _fperms(words: Words, at: Targets) -> Made:  # noqa: ARG001 - as all helpers
+def _fperms(words: Words, at: Targets) -> ShellLines:  # noqa: ARG001 - as all helpers
     options = [one for one in words if (one.const or "").startswith("-")]
     mode, *paths = [one for one in words if one not in options]
     shown = "".join(f"{one} " for one in options)
     return (f"chmod {shown}{mode} {' '.join(_below(_rooted(path)) for path in paths)}",)
 
 
-def _setting(name: str) -> Callable[[Words, Targets], Made]:
-    def settle(words: Words, at: Targets) -> Made:
-        value = words[0] if words else quoted_word("")
+def _setting(name: str) -> Callable[[Words, Targets], ShellLines]:
+    def settle(words: Words, at: Targets) -> ShellLines:
+        value = words[0] if words else literal_word("")
         if name == "docinto" and value.const:
-            value = quoted_word(f"/{value.const.strip('/')}" if value.const.strip("/.") else "")
+            value = literal_word(f"/{value.const.strip('/')}" if value.const.strip("/.") else "")
         elif (value.const or "").startswith("/") is False and value.const is not None:
             value = _rooted(value)
         setattr(at, name, value)
@@ -161,8 +161,8 @@ def _setting(name: str) -> Callable[[Words, Targets], Made]:
     return settle
 
 
-def _mode(name: str) -> Callable[[Words, Targets], Made]:
-    def settle(words: Words, at: Targets) -> Made:
+def _mode(name: str) -> Callable[[Words, Targets], ShellLines]:
+    def settle(words: Words, at: Targets) -> ShellLines:
         text = "".join(one.const or "?" for one in words).removeprefix("-m")
         if not re.fullmatch("0?[0-7]{3,4}", text):
             raise UnreadError("")
@@ -172,19 +172,19 @@ def _mode(name: str) -> Callable[[Words, Targets], Made]:
     return settle
 
 
-def _put(place: str, mode: str = "0644") -> Callable[[Words, Targets], Made]:
-    return lambda words, at: _files(mode, quoted_word(place), words)  # noqa: ARG005 - as all
+def _put(place: str, mode: str = "0644") -> Callable[[Words, Targets], ShellLines]:
+    return lambda words, at: _files(mode, literal_word(place), words)  # noqa: ARG005 - as all
 
 
-def _new(place: str, mode: str = "0644") -> Callable[[Words, Targets], Made]:
-    return lambda words, at: _renamed(mode, quoted_word(place), words)  # noqa: ARG005 - as all
+def _new(place: str, mode: str = "0644") -> Callable[[Words, Targets], ShellLines]:
+    return lambda words, at: _renamed(mode, literal_word(place), words)  # noqa: ARG005 - as all
 
 
-def _library(words: Words, at: Targets) -> Made:
+def _library(words: Words, at: Targets) -> ShellLines:
     return _files("0755", _libraries(at), words)
 
 
-def _archive(words: Words, at: Targets) -> Made:
+def _archive(words: Words, at: Targets) -> ShellLines:
     return _files("0644", _libraries(at), words)
 
 
@@ -196,7 +196,7 @@ _UNITS, _TMPFILES = "/usr/lib/systemd/system", "/usr/lib/tmpfiles.d"
 _COMPLETIONS = "/usr/share/bash-completion/completions"
 _ZSH, _FISH = "/usr/share/zsh/site-functions", "/usr/share/fish/vendor_completions.d"
 
-INSTALLERS: Mapping[str, Callable[[Words, Targets], Made]] = {
+INSTALLERS: Mapping[str, Callable[[Words, Targets], ShellLines]] = {
     "into": _setting("into"),
     "insinto": _setting("insinto"),
     "exeinto": _setting("exeinto"),
@@ -239,7 +239,7 @@ INSTALLERS: Mapping[str, Callable[[Words, Targets], Made]] = {
     "newfishcomp": _new(_FISH),
 }
 
-UNWANTED: Mapping[str, str] = {
+MEANINGLESS: Mapping[str, str] = {
     **dict.fromkeys(
         ("doinitd", "newinitd", "doconfd", "newconfd"), "OpenRC starts nothing in a container"
     ),

@@ -12,14 +12,14 @@ from buildit.model.atom import Atom, Version
 from buildit.recipe.ways.ebuild.depend import (
     AllIn,
     AnyIn,
-    Condition,
+    FlagSet,
     GentooAtom,
     Item,
     Spec,
     When,
     parse_gentoo_atom,
     parse_spec,
-    rows,
+    spec_rows,
 )
 from buildit.recipe.ways.ebuild.header import Header, Unread
 from buildit.recipe.ways.ebuild.scripts import constant_flag
@@ -57,18 +57,18 @@ class TreePackageFacts:
 
 
 @dataclass(slots=True)
-class Needs:
+class EbuildNeeds:
     """Atoms by field (`build`, `link`, `run`), each with the flags that it stands under; users and
     groups by id."""
 
-    atoms: dict[str, dict[str, list[Condition]]] = field(
+    atoms: dict[str, dict[str, list[FlagSet]]] = field(
         default_factory=lambda: {BUILD: {}, LINK: {}, RUN: {}}
     )
     users: dict[str, int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     unread: list[Unread] = field(default_factory=list)
 
-    def add(self, kind: str, atom: str, given: Condition) -> None:
+    def add(self, kind: str, atom: str, given: FlagSet) -> None:
         known = self.atoms[kind].setdefault(atom, [])
         if () in known or given in known:
             return
@@ -80,7 +80,7 @@ def read_needs(
     flags: frozenset[str],
     tree: Mapping[str, TreePackageFacts],
     debian: Mapping[str, DebianNames],
-) -> Needs:
+) -> EbuildNeeds:
     """The dependencies of an ebuild by what the trees and Debian have.
 
     Raises:
@@ -105,7 +105,7 @@ class _Reading:
     flags: frozenset[str]
     tree: Mapping[str, TreePackageFacts]
     debian: Mapping[str, DebianNames]
-    needs: Needs = field(default_factory=Needs)
+    needs: EbuildNeeds = field(default_factory=EbuildNeeds)
 
     def place(self, name: str) -> str:
         return f"{self.header.scope.file}:{self.header.lines.get(name, 1)}"
@@ -115,11 +115,11 @@ class _Reading:
         if row not in self.needs.unread:
             self.needs.unread.append(row)
 
-    def rows_of(self, name: str) -> list[tuple[Condition, Spec]]:
+    def rows_of(self, name: str) -> list[tuple[FlagSet, Spec]]:
         text = self.header.scope.text(name)
-        return [*rows(parse_spec(text, self.place(name)))]
+        return [*spec_rows(parse_spec(text, self.place(name)))]
 
-    def given(self, name: str, condition: Condition, what: str) -> Condition | None:
+    def given(self, name: str, condition: FlagSet, what: str) -> FlagSet | None:
         """The flags that a row really stands under; None where it never does."""
         found: list[tuple[str, bool]] = []
         for flag, on in condition:
@@ -135,13 +135,13 @@ class _Reading:
                 found.append((flag, on))
         return tuple(dict.fromkeys(found))
 
-    def take(self, name: str, condition: Condition, spec: Spec) -> None:
+    def take(self, name: str, condition: FlagSet, spec: Spec) -> None:
         given = self.given(name, condition, _shown(spec))
         if given is None:
             return
         if isinstance(spec, AnyIn):
             for choice in spec.items:
-                inner = [*rows((choice,))]
+                inner = [*spec_rows((choice,))]
                 if inner and all(self.mapped(name, one) is not None for _, one in inner):
                     for further, one in inner:
                         self.take(name, (*given, *further), one)

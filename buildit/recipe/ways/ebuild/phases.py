@@ -18,9 +18,15 @@ from buildit.recipe.ways.ebuild.arguments import (
 from buildit.recipe.ways.ebuild.header import Header, Unread
 from buildit.recipe.ways.ebuild.install import Targets
 from buildit.recipe.ways.ebuild.scripts import FLAG_LISTS, Script, einstalldocs
-from buildit.recipe.ways.ebuild.shwords import Wording, quoted_word
-from buildit.recipe.ways.ebuild.syntax import Function, Opaque, Simple, Statement
-from buildit.recipe.ways.ebuild.values import FILES_DIR, WORK_DIR, Scope, UnreadError, fields_of
+from buildit.recipe.ways.ebuild.shwords import Wording, literal_word
+from buildit.recipe.ways.ebuild.syntax import Function, Opaque, ShCommand, ShStatement
+from buildit.recipe.ways.ebuild.values import (
+    FILES_DIR,
+    WORK_DIR,
+    ShellScope,
+    UnreadError,
+    fields_of,
+)
 
 WORK = ".workdir"
 """Where further sources lie below the first, as `WORKDIR` has them."""
@@ -169,7 +175,7 @@ class _Reading:
         names = dict(self.header.scope.names)
         for one in ("FILESDIR", "WORKDIR", "S", "EPREFIX", "EROOT"):
             names.pop(one, None)
-        scope = Scope(self.header.scope.file, names)
+        scope = ShellScope(self.header.scope.file, names)
         work = f"$SRC/{WORK}" if self.further else ""
         wording = Wording(scope, self.flags, self.source, self.below, work)
         own = {
@@ -179,7 +185,7 @@ class _Reading:
         }
         return Script(wording, Targets(self.header.scope.text("PF")), defaults, own)
 
-    def function(self, phase: str) -> tuple[Statement, ...] | None:
+    def function(self, phase: str) -> tuple[ShStatement, ...] | None:
         """The body of a phase; that of the native build where there is one for each ABI.
 
         One that is not understood at all becomes a comment.
@@ -252,7 +258,7 @@ class _Reading:
 
     def explicit(self, shell: list[Argument]) -> None:
         style = self.found.style
-        lines = [f"cd {quoted_word(self.below)}"] if self.below and style == "autotools" else []
+        lines = [f"cd {literal_word(self.below)}"] if self.below and style == "autotools" else []
         words = ['"$@"']
         for one in shell:
             if one.given:
@@ -287,18 +293,18 @@ class _Reading:
         made_here = "autotools" in self.header.eclasses
         return configured.style == "autotools" and self.has_configure is False and not made_here
 
-    def prepared(self, one: Statement, script: Script, configured: Configured) -> list[str]:
+    def prepared(self, one: ShStatement, script: Script, configured: Configured) -> list[str]:
         """A statement of `src_prepare`: patches of FILESDIR become the recipe's own, and flags for
         compilers hold for all phases."""
-        if isinstance(one, Simple) and one.words and one.words[0].plain in FLAG_LISTS:
+        if isinstance(one, ShCommand) and one.words and one.words[0].plain in FLAG_LISTS:
             try:
                 add_flags(one, script, configured)
             except UnreadError as error:
                 return script.comment(one, str(error))
             return []
-        if not _calls(one, ("eapply", "epatch")) or not isinstance(one, Simple):
+        if not _calls(one, ("eapply", "epatch")) or not isinstance(one, ShCommand):
             return script.lines((one,))
-        scope = Scope(script.wording.scope.file, {**self.header.scope.names})
+        scope = ShellScope(script.wording.scope.file, {**self.header.scope.names})
         try:
             words = [f for word in one.words[1:] for f in fields_of(word, scope)]
             return self.take_patches(words)
@@ -346,7 +352,7 @@ class _Reading:
     def entered(self, lines: list[str]) -> list[str]:
         """The lines in the directory that `S` is, where that is not the source's top."""
         is_needed = self.below and self.found.style in ("make", "autotools") and lines
-        return [f"cd {quoted_word(self.below)}", *lines] if is_needed else lines
+        return [f"cd {literal_word(self.below)}", *lines] if is_needed else lines
 
     def test(self) -> None:
         body = self.function("test")
@@ -400,7 +406,7 @@ class _Reading:
             script = self.script({})
             body = one.body if isinstance(one, Function) else (one,)
             for statement in body:
-                if isinstance(statement, Simple) and statement.words:
+                if isinstance(statement, ShCommand) and statement.words:
                     if statement.words[0].plain == "fcaps" and self.capability(statement):
                         continue
                     if statement.words[0].plain in _AT_INSTALLATION:
@@ -410,7 +416,7 @@ class _Reading:
                     script.unread.append(Unread(statement.line, statement.text, _NOT_RUN))
             self.found.unread += script.unread
 
-    def capability(self, one: Simple) -> bool:
+    def capability(self, one: ShCommand) -> bool:
         words = [word.plain or "" for word in one.words[1:]]
         match words:
             case [capability, path] if capability.startswith("cap_"):
@@ -439,8 +445,8 @@ _PREPARES = (
 )
 
 
-def _calls(one: Statement, names: Iterable[str]) -> bool:
-    return isinstance(one, Simple) and bool(one.words) and one.words[0].plain in (*names,)
+def _calls(one: ShStatement, names: Iterable[str]) -> bool:
+    return isinstance(one, ShCommand) and bool(one.words) and one.words[0].plain in (*names,)
 
 
 def _line(text: str) -> list[str]:

@@ -11,14 +11,14 @@ from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.model.use import FLAG_NAME
 from buildit.model.words import name_of
-from buildit.recipe.ways.ebuild.depend import AnyIn, Condition, Item, parse_spec, rows
+from buildit.recipe.ways.ebuild.depend import AnyIn, FlagSet, Item, parse_spec, spec_rows
 from buildit.recipe.ways.ebuild.header import Header, Unread, read_header
 from buildit.recipe.ways.ebuild.needs import (
     BUILD,
     LINK,
     RUN,
     DebianNames,
-    Needs,
+    EbuildNeeds,
     TreePackageFacts,
     read_needs,
 )
@@ -174,7 +174,7 @@ def _distfiles(header: Header, unread: list[Unread]) -> Iterator[Distfile]:
     line = header.lines.get("SRC_URI", 1)
     place = f"{header.scope.file}:{line}"
     found: dict[str, list[str]] = {}
-    for given, spec in rows(parse_spec(header.scope.text("SRC_URI"), place)):
+    for given, spec in spec_rows(parse_spec(header.scope.text("SRC_URI"), place)):
         if any(constant_flag(flag) not in (None, on) for flag, on in given):
             continue
         if not isinstance(spec, Item):
@@ -242,9 +242,9 @@ def _license(header: Header) -> str:
     """LICENSE as an SPDX expression; of parts under a flag all count."""
     place = f"{header.scope.file}:{header.lines.get('LICENSE', 1)}"
     parts = []
-    for _, spec in rows(parse_spec(header.scope.text("LICENSE"), place)):
+    for _, spec in spec_rows(parse_spec(header.scope.text("LICENSE"), place)):
         if isinstance(spec, AnyIn):
-            inner = [_spdx(one.text) for _, one in rows(spec.items) if isinstance(one, Item)]
+            inner = [_spdx(one.text) for _, one in spec_rows(spec.items) if isinstance(one, Item)]
             parts.append(f"({' OR '.join(inner)})" if len(inner) > 1 else "".join(inner))
         elif isinstance(spec, Item):
             parts.append(_spdx(spec.text))
@@ -257,11 +257,13 @@ def _spdx(name: str) -> str:
     return _LICENSES.get(name, f"LicenseRef-{re.sub('[^A-Za-z0-9.-]', '-', name)}")
 
 
-def _when(given: Condition) -> str:
+def _when(given: FlagSet) -> str:
     return " && ".join(flag if on else f"!{flag}" for flag, on in given)
 
 
-def _body(ebuild: Ebuild, facts: EbuildFacts, phases: Phases, needs: Needs) -> dict[str, YamlData]:
+def _body(
+    ebuild: Ebuild, facts: EbuildFacts, phases: Phases, needs: EbuildNeeds
+) -> dict[str, YamlData]:
     found: dict[str, YamlData] = {}
     sources = [_source(one, number, phases.strip) for number, one in enumerate(facts.sources)]
     found["versions"] = {ebuild.header.version: {"sources": sources} if sources else {}}
@@ -326,7 +328,7 @@ def _meaning(name: str, facts: EbuildFacts) -> str:
     return facts.flags.get(name) or f"What the ebuild calls {name}"
 
 
-def _atoms(listed: Mapping[str, list[Condition]]) -> list[YamlData]:
+def _atoms(listed: Mapping[str, list[FlagSet]]) -> list[YamlData]:
     found: list[YamlData] = []
     for atom, conditions in listed.items():
         if () in conditions:

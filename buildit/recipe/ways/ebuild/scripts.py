@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from buildit.recipe.ways.ebuild.header import Unread
-from buildit.recipe.ways.ebuild.install import INSTALLERS, UNWANTED, Targets
-from buildit.recipe.ways.ebuild.shwords import ShWord, Wording, quoted_word
+from buildit.recipe.ways.ebuild.install import INSTALLERS, MEANINGLESS, Targets
+from buildit.recipe.ways.ebuild.shwords import ShWord, Wording, literal_word
 from buildit.recipe.ways.ebuild.syntax import (
     Assign,
     Case,
     Chain,
     For,
     Function,
-    Group,
     If,
     Literal,
     Negated,
     Redirect,
-    Simple,
-    Statement,
+    ShCommand,
+    ShGroup,
+    ShStatement,
     Test,
     Word,
 )
@@ -82,7 +82,7 @@ class Script:
     wording: Wording
     targets: Targets
     defaults: Mapping[str, Callable[[Script], list[str]]] = field(default_factory=dict)
-    functions: Mapping[str, Statement] = field(default_factory=dict)
+    functions: Mapping[str, ShStatement] = field(default_factory=dict)
     unread: list[Unread] = field(default_factory=list)
     pushed: list[str] = field(default_factory=list)
     calls: tuple[str, ...] = ()
@@ -103,18 +103,24 @@ class Script:
             need(name)
         return "".join(f"{line}\n" for line in (*(FUNCTIONS[name] for name in needed), *lines))
 
-    def lines(self, statements: Iterable[Statement], indent: str = "") -> list[str]:
+    def lines(self, statements: Iterable[ShStatement], indent: str = "") -> list[str]:
         found: list[str] = []
-        for one in statements:
+        listed = [*statements]
+        for number, one in enumerate(listed):
             own, helpers = set(self.wording.own), set(self.wording.helpers)
             try:
                 found += [f"{indent}{line}" for line in self.statement(one)]
             except UnreadError as error:
                 self.wording.own, self.wording.helpers = own, helpers
                 found += self.comment(one, str(error), indent)
+                if _moves(one):  # what follows would be done elsewhere
+                    rest = listed[number + 1 :]
+                    why = "after a change of directory that is not understood"
+                    found += [line for each in rest for line in self.comment(each, why, indent)]
+                    break
         return found
 
-    def comment(self, one: Statement, why: str, indent: str = "") -> list[str]:
+    def comment(self, one: ShStatement, why: str, indent: str = "") -> list[str]:
         """A statement that is not understood, in its place; it is told of, too."""
         text = written(one)
         self.unread.append(Unread(one.line, text, why if why != text else ""))
@@ -122,16 +128,16 @@ class Script:
         place = f"{self.wording.scope.file}:{one.line}"
         return [f"{indent}# {place}: {first}", *(f"{indent}#   {line.strip()}" for line in rest)]
 
-    def block(self, statements: Iterable[Statement]) -> list[str]:
+    def block(self, statements: Iterable[ShStatement]) -> list[str]:
         """The body of a group: never empty, as a shell has it."""
         made = self.lines(statements, "  ")
         return made if any(not line.lstrip().startswith("#") for line in made) else [*made, "  :"]
 
     # -- statements
 
-    def statement(self, one: Statement) -> list[str]:
+    def statement(self, one: ShStatement) -> list[str]:
         match one:
-            case Simple():
+            case ShCommand():
                 return self.simple(one)
             case Chain(first=first, rest=rest):
                 return self.chain(first, rest)
@@ -143,7 +149,7 @@ class Script:
                 return [f"for {name} in {listed}; do", *self.block(body), "done"]
             case Case(word=word, arms=arms):
                 return self.case(word, arms)
-            case Group(body=body, subshell=subshell):
+            case ShGroup(body=body, subshell=subshell):
                 if not subshell:
                     return self.lines(body)
                 return ["(", *self.block(body), ")"]
@@ -153,7 +159,7 @@ class Script:
                 raise UnreadError("")
 
     def case(
-        self, word: Word, arms: tuple[tuple[tuple[Word, ...], tuple[Statement, ...]], ...]
+        self, word: Word, arms: tuple[tuple[tuple[Word, ...], tuple[ShStatement, ...]], ...]
     ) -> list[str]:
         made = [f"case {self.wording.one(word)} in"]
         for patterns, body in arms:
@@ -163,8 +169,8 @@ class Script:
 
     def conditional(
         self,
-        branches: tuple[tuple[tuple[Statement, ...], tuple[Statement, ...]], ...],
-        otherwise: tuple[Statement, ...],
+        branches: tuple[tuple[tuple[ShStatement, ...], tuple[ShStatement, ...]], ...],
+        otherwise: tuple[ShStatement, ...],
     ) -> list[str]:
         made: list[str] = []
         for condition, body in branches:
@@ -179,7 +185,7 @@ class Script:
             return self.lines(otherwise)
         return [*made, *(["else", *self.block(otherwise)] if otherwise else []), "fi"]
 
-    def tested(self, statements: tuple[Statement, ...]) -> str | bool:
+    def tested(self, statements: tuple[ShStatement, ...]) -> str | bool:
         """A condition in our shell, or what it comes to where that is known.
 
         Raises:
@@ -189,7 +195,7 @@ class Script:
             raise UnreadError("several commands as a condition")
         return self.test(statements[0])
 
-    def test(self, one: Statement) -> str | bool:
+    def test(self, one: ShStatement) -> str | bool:
         match one:
             case Test():
                 try:
@@ -204,13 +210,13 @@ class Script:
                 for sign, further in rest:
                     made = _joined(made, sign, self.test(further))
                 return made
-            case Simple(words=(command, *words), assigns=(), redirects=redirects):
+            case ShCommand(words=(command, *words), assigns=(), redirects=redirects):
                 return self.asked(one, command.plain or "", words, redirects)
             case _:
                 raise UnreadError(one.text)
 
     def asked(
-        self, one: Simple, command: str, words: list[Word], redirects: tuple[Redirect, ...]
+        self, one: ShCommand, command: str, words: list[Word], redirects: tuple[Redirect, ...]
     ) -> str | bool:
         if command in ("use", "ver_test") and not redirects:
             given = [f for word in words for f in fields_of(word, self.wording.scope)]
@@ -262,7 +268,7 @@ class Script:
         kinds = tuple(("value" if k == "bare" else k, text) for k, text in made.pieces)
         return str(ShWord(kinds))
 
-    def chain(self, first: Statement, rest: tuple[tuple[str, Statement], ...]) -> list[str]:
+    def chain(self, first: ShStatement, rest: tuple[tuple[str, ShStatement], ...]) -> list[str]:
         while rest and rest[-1][0] == "||" and _command(rest[-1][1]) in ("die", "true", ":"):
             quiet = _command(rest[-1][1]) != "die"
             rest = rest[:-1]
@@ -272,6 +278,11 @@ class Script:
                     return [f"{made[0]} || true"]
                 raise UnreadError("")
         if not rest:
+            if isinstance(first, Test | Negated) or _command(first) in ("use", "ver_test"):
+                tested = self.test(first)
+                if isinstance(tested, bool):
+                    return [] if tested else ["exit 1"]
+                return [f"if ! {{ {tested}; }}; then", "  exit 1", "fi"]
             return self.statement(first)
         if all(sign == "|" for sign, _ in rest):
             parts = [self.statement(one) for one in (first, *(other for _, other in rest))]
@@ -292,19 +303,21 @@ class Script:
 
     # -- commands
 
-    def simple(self, one: Simple) -> list[str]:
+    def simple(self, one: ShCommand) -> list[str]:
         if not one.words or one.words[0].plain in ("local", "export", "declare"):
             if one.redirects or len(one.words) > 1:
                 return self.declared(one)
             return [line for assign in one.assigns for line in self.assign(assign, one)]
         command, words = one.words[0].plain or "", list(one.words[1:])
         if command in ("nonfatal", "command") and words:
-            inner = Simple(one.assigns, tuple(words), one.redirects, line=one.line, text=one.text)
+            inner = ShCommand(
+                one.assigns, tuple(words), one.redirects, line=one.line, text=one.text
+            )
             return self.simple(inner)
         if command in _SILENT:
             return []
-        if command in UNWANTED:
-            return [f"# {self.wording.scope.file}:{one.line}: left out, {UNWANTED[command]}"]
+        if command in MEANINGLESS:
+            return [f"# {self.wording.scope.file}:{one.line}: left out, {MEANINGLESS[command]}"]
         if command in self.defaults and not words and not one.redirects:
             return self.defaults[command](self)
         if command in self.functions and not words and command not in self.calls:
@@ -314,7 +327,7 @@ class Script:
             return self.redirected(one, command, made)
         return self.command(one, command, made)
 
-    def declared(self, one: Simple) -> list[str]:
+    def declared(self, one: ShCommand) -> list[str]:
         """`local a b`: names without a value."""
         names = [word.plain or "" for word in one.words[1:]]
         if one.redirects or one.words[0].plain != "local" or not all(map(str.isidentifier, names)):
@@ -323,7 +336,7 @@ class Script:
         empty = [f"{name}=" for name in names]
         return [*empty, *(line for assign in one.assigns for line in self.assign(assign, one))]
 
-    def assign(self, assign: Assign, one: Simple) -> list[str]:
+    def assign(self, assign: Assign, one: ShCommand) -> list[str]:
         """A variable of a script; a list that is known stays known, and is none of the script."""
         if assign.items is not None or assign.index:
             if assign.index:
@@ -332,7 +345,7 @@ class Script:
             before = self.wording.lists.get(assign.name) if assign.appends else ()
             if before is None:
                 known = self.wording.scope.listed(assign.name)
-                before = tuple(quoted_word(one) for one in known)
+                before = tuple(literal_word(one) for one in known)
             self.wording.lists[assign.name] = (*before, *made)
             return []
         value = self.wording.one(assign.value) if assign.value and assign.value.parts else ""
@@ -353,7 +366,10 @@ class Script:
         self.calls = before
         return made
 
-    def redirected(self, one: Simple, command: str, words: list[ShWord]) -> list[str]:
+    def redirected(self, one: ShCommand, command: str, words: list[ShWord]) -> list[str]:
+        quiet = all(each.target.plain == "/dev/null" for each in one.redirects)
+        if command in ("pushd", "popd", "cd") and quiet:
+            return self.moved(command, [*map(str, words)])
         if command not in ("cat", "echo", "printf", "sed", "grep", "awk", "tr", "sort", "find"):
             raise UnreadError(f"{command} with a redirection")
         made, bodies = [command, *map(str, words)], list[str]()
@@ -369,7 +385,7 @@ class Script:
                 raise UnreadError(each.operator)
         return [" ".join(made), *bodies]
 
-    def command(self, one: Simple, command: str, words: list[ShWord]) -> list[str]:
+    def command(self, one: ShCommand, command: str, words: list[ShWord]) -> list[str]:
         shown = [
             f"{assign.name}={self.wording.one(assign.value) if assign.value.parts else ''}"
             for assign in one.assigns
@@ -421,7 +437,6 @@ class Script:
         return [f'export {name}="${{{name}:-}} {shown}"' for name in names]
 
     def moved(self, command: str, words: list[str]) -> list[str]:
-        words = [word for word in words if word not in (">", "/dev/null")]
         if command == "popd":
             if not self.pushed:
                 raise UnreadError(command)
@@ -455,9 +470,17 @@ def _joined(left: str | bool, sign: str, right: str | bool) -> str | bool:
     return f"{left} {sign} {right}"
 
 
-def _command(statement: Statement) -> str:
-    is_simple = isinstance(statement, Simple) and bool(statement.words)
-    return (statement.words[0].plain or "") if isinstance(statement, Simple) and is_simple else ""
+def _command(statement: ShStatement) -> str:
+    match statement:
+        case ShCommand(words=(first, *_)):
+            return first.plain or ""
+        case _:
+            return ""
+
+
+def _moves(one: ShStatement) -> bool:
+    first = one.first if isinstance(one, Chain) else one
+    return _command(first) in ("cd", "pushd", "popd")
 
 
 def _is_outside(word: ShWord) -> bool:
@@ -466,9 +489,9 @@ def _is_outside(word: ShWord) -> bool:
     return text is not None and (text.startswith("/") or ".." in text.split("/"))
 
 
-def written(statement: Statement) -> str:
+def written(statement: ShStatement) -> str:
     """What was written, with the here-documents of a command."""
-    bodies = [each.body for each in statement.redirects] if isinstance(statement, Simple) else []
+    bodies = [each.body for each in statement.redirects] if isinstance(statement, ShCommand) else []
     return "\n".join([statement.text, *(body.rstrip("\n") for body in bodies if body)])
 
 
@@ -492,4 +515,4 @@ def einstalldocs(script: Script) -> list[str]:
 def _patterned(text: str) -> str:
     """A word of DOCS: its patterns stay patterns."""
     pieces = re.split(r"([*?])", text)
-    return "".join(p if p in ("*", "?") else str(quoted_word(p)) for p in pieces if p)
+    return "".join(p if p in ("*", "?") else str(literal_word(p)) for p in pieces if p)

@@ -19,20 +19,20 @@ from buildit.recipe.ways.ebuild.syntax import (
     Chain,
     For,
     Function,
-    Group,
     If,
     Literal,
     Negated,
     OddPart,
     Opaque,
     Redirect,
-    Simple,
-    Statement,
+    ShCommand,
+    ShGroup,
+    ShStatement,
     Test,
     While,
     Word,
 )
-from buildit.recipe.ways.ebuild.words import META, OddError, WordReader
+from buildit.recipe.ways.ebuild.words import BREAKS, OddError, WordReader
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?(\+?)=")
 _FUNCTION = re.compile(
@@ -47,7 +47,7 @@ class _OddCompoundError(Exception):
     """The same, where the statement has others inside and its end is not known: at a position."""
 
 
-def parse_shell(text: str, file: str, first: int = 1) -> tuple[Statement, ...]:
+def parse_shell(text: str, file: str, first: int = 1) -> tuple[ShStatement, ...]:
     """The statements of `text`, whose first line is line `first` of `file`.
 
     Raises:
@@ -81,7 +81,7 @@ class _Span(TypedDict):
 
 @dataclass(slots=True)
 class _Reader(WordReader):
-    def within(self, text: str) -> tuple[Statement, ...]:
+    def within(self, text: str) -> tuple[ShStatement, ...]:
         inner = _Reader(text, self.file, self.line(), depth=self.depth)
         inner.deeper()
         return tuple(inner.statements(lambda: inner.at >= len(text)))
@@ -105,8 +105,8 @@ class _Reader(WordReader):
 
     # -- statements
 
-    def statements(self, ends: Callable[[], bool]) -> list[Statement]:
-        found: list[Statement] = []
+    def statements(self, ends: Callable[[], bool]) -> list[ShStatement]:
+        found: list[ShStatement] = []
         while True:
             self.separators()
             if ends():
@@ -136,7 +136,7 @@ class _Reader(WordReader):
         self.at = end
         return Opaque(line=self.line(start), text=self.text[start:end].strip())
 
-    def until(self, start: int, what: str, *words: str) -> tuple[Statement, ...]:
+    def until(self, start: int, what: str, *words: str) -> tuple[ShStatement, ...]:
         """Statements up to one of the reserved words, which is left to stand.
 
         Raises:
@@ -156,9 +156,9 @@ class _Reader(WordReader):
             raise OddError
         self.at += len(word)
 
-    def chain(self) -> Statement:
+    def chain(self) -> ShStatement:
         start, first = self.at, self.pipe()
-        rest: list[tuple[str, Statement]] = []
+        rest: list[tuple[str, ShStatement]] = []
         while True:
             self.blanks()
             if self.text.startswith(("&&", "||"), self.at):
@@ -179,7 +179,7 @@ class _Reader(WordReader):
             self.newline()
             self.blanks()
 
-    def pipe(self) -> Statement:
+    def pipe(self) -> ShStatement:
         start = self.at
         if re.compile(r"!\s").match(self.text, self.at):
             self.at += 1
@@ -188,7 +188,7 @@ class _Reader(WordReader):
             inner = self.pipe()
             self.depth -= 1
             return Negated(inner, **self.span(start))
-        first, rest = self.command(), list[tuple[str, Statement]]()
+        first, rest = self.command(), list[tuple[str, ShStatement]]()
         while True:
             self.blanks()
             if self.text.startswith("|", self.at) and not self.text.startswith("||", self.at):
@@ -201,7 +201,7 @@ class _Reader(WordReader):
     def span(self, start: int) -> _Span:
         return {"line": self.line(start), "text": self.text[start : self.at].strip()}
 
-    def command(self) -> Statement:
+    def command(self) -> ShStatement:
         self.blanks()
         start, word = self.at, self.peek()
         if match := _FUNCTION.match(self.text, self.at):
@@ -219,7 +219,7 @@ class _Reader(WordReader):
         found = re.compile(r"[ \t]*").match(self.text, at)
         return found[0] if found else ""
 
-    def function(self, start: int, match: re.Match[str]) -> Statement:
+    def function(self, start: int, match: re.Match[str]) -> ShStatement:
         """A function; one that is not read whole is an `Opaque` to the next line with } first."""
         self.at, begun = match.end(), self.depth
         try:
@@ -233,7 +233,7 @@ class _Reader(WordReader):
         self.at += 1
         return Function(match[1] or match[2], body, **self.span(start))
 
-    def compound(self, start: int, word: str) -> Statement | None:
+    def compound(self, start: int, word: str) -> ShStatement | None:
         """What begins with a reserved word, or in brackets; None where a command is meant."""
         match word:
             case "if":
@@ -250,7 +250,7 @@ class _Reader(WordReader):
                 self.at += 1
                 body = self.until(start, "group", "}")
                 self.at += 1
-                return Group(body, False, **self.span(start))
+                return ShGroup(body, False, **self.span(start))
             case "select" | "coproc" | "time" | "function":
                 raise OddError
             case _ if word in _ENDS:
@@ -263,12 +263,12 @@ class _Reader(WordReader):
             self.at += 1
             body = self.until(start, "group", ")")
             self.at += 1
-            return Group(body, True, **self.span(start))
+            return ShGroup(body, True, **self.span(start))
         return None
 
     def if_statement(self, start: int) -> If:
-        branches: list[tuple[tuple[Statement, ...], tuple[Statement, ...]]] = []
-        otherwise: tuple[Statement, ...] = ()
+        branches: list[tuple[tuple[ShStatement, ...], tuple[ShStatement, ...]]] = []
+        otherwise: tuple[ShStatement, ...] = ()
         self.at += len("if")
         while True:
             condition = self.until(start, "if", "then")
@@ -294,7 +294,7 @@ class _Reader(WordReader):
             self.blanks()
             if self.at >= len(self.text) or self.text[self.at] in "\n;":
                 break
-            words.append(self.word(META))
+            words.append(self.word(BREAKS))
         self.take("do")
         body = self.until(start, "loop", "done")
         self.at += len("done")
@@ -311,9 +311,9 @@ class _Reader(WordReader):
     def case_statement(self, start: int) -> Case:
         self.at += len("case")
         self.blanks()
-        word = self.word(META)
+        word = self.word(BREAKS)
         self.take("in")
-        arms: list[tuple[tuple[Word, ...], tuple[Statement, ...]]] = []
+        arms: list[tuple[tuple[Word, ...], tuple[ShStatement, ...]]] = []
         while True:
             self.separators()
             if self.at >= len(self.text):
@@ -323,13 +323,13 @@ class _Reader(WordReader):
                 return Case(word, tuple(arms), **self.span(start))
             arms.append(self.case_arm(start))
 
-    def case_arm(self, start: int) -> tuple[tuple[Word, ...], tuple[Statement, ...]]:
+    def case_arm(self, start: int) -> tuple[tuple[Word, ...], tuple[ShStatement, ...]]:
         if self.text.startswith("(", self.at):
             self.at += 1
         patterns: list[Word] = []
         while True:
             self.blanks()
-            patterns.append(self.word(META))
+            patterns.append(self.word(BREAKS))
             self.blanks()
             sign = self.text[self.at : self.at + 1]
             if sign not in ("|", ")"):
@@ -365,7 +365,7 @@ class _Reader(WordReader):
                 return Test(tuple(words), **self.span(start))
             words.append(self.word(" \t\n"))
 
-    def simple(self, start: int) -> Simple:
+    def simple(self, start: int) -> ShCommand:
         assigns: list[Assign] = []
         words: list[Word] = []
         redirects: list[Redirect] = []
@@ -383,15 +383,15 @@ class _Reader(WordReader):
             elif self.text[self.at] == "(":
                 raise OddError
             else:
-                words.append(self.word(META))
-        return Simple(tuple(assigns), tuple(words), tuple(redirects), **self.span(start))
+                words.append(self.word(BREAKS))
+        return ShCommand(tuple(assigns), tuple(words), tuple(redirects), **self.span(start))
 
     def redirect(self, match: re.Match[str]) -> Redirect:
         self.at = match.end()
         if self.text.startswith("(", self.at):
             raise OddError
         self.blanks()
-        target = self.word(META)
+        target = self.word(BREAKS)
         body = ""
         if match[0].endswith(("<<", "<<-")):
             delimiter = "".join(p.text for p in target.parts if isinstance(p, Literal))
@@ -404,8 +404,8 @@ class _Reader(WordReader):
         index = (match[2] or "")[1:-1]
         name, appends = match[1], bool(match[3])
         if not self.text.startswith("(", self.at):
-            blank = self.at >= len(self.text) or self.text[self.at] in META
-            value = Word((), line, "") if blank else self.word(META)
+            blank = self.at >= len(self.text) or self.text[self.at] in BREAKS
+            value = Word((), line, "") if blank else self.word(BREAKS)
             return Assign(name, index, appends, value, None, line)
         self.at += 1
         items: list[Word] = []
@@ -416,6 +416,6 @@ class _Reader(WordReader):
             if self.text[self.at] == ")":
                 self.at += 1
                 return Assign(name, index, appends, None, tuple(items), line)
-            if self.text[self.at] in META:
+            if self.text[self.at] in BREAKS:
                 raise OddError
-            items.append(self.word(META))
+            items.append(self.word(BREAKS))

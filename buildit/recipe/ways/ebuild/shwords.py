@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from buildit.recipe.ways.ebuild.syntax import (
     Literal,
     OddPart,
-    Part,
-    Simple,
-    Statement,
+    ShCommand,
+    ShStatement,
     Substitution,
     Variable,
     Word,
+    WordPart,
 )
 from buildit.recipe.ways.ebuild.values import (
     FILES_DIR,
     WORK_DIR,
-    Scope,
+    ShellScope,
     UnreadError,
     fields_of,
-    text_of,
+    word_text,
 )
 
 _DIRECTORIES: Mapping[str, str] = {
@@ -127,7 +127,7 @@ def _quoted(pieces: list[tuple[str, str]]) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def quoted_word(text: str) -> ShWord:
+def literal_word(text: str) -> ShWord:
     return ShWord(((_QUOTE, text),))
 
 
@@ -144,7 +144,7 @@ class Wording:
     that an archive is unpacked to, `work` the directory of further sources ("" where there are
     none). `helpers` collects the functions that its words need."""
 
-    scope: Scope
+    scope: ShellScope
     flags: frozenset[str]
     source: str = ""
     subdirectory: str = ""
@@ -199,7 +199,7 @@ class Wording:
             raise UnreadError(word.text)
         return found[0]
 
-    def _is_several(self, part: Part, name: str) -> bool:
+    def _is_several(self, part: WordPart, name: str) -> bool:
         if not isinstance(part, Variable) or name in _DIRECTORIES or name in self.own:
             return False
         value = self.scope.names.get(name)
@@ -211,7 +211,7 @@ class Wording:
         bare = any(isinstance(p, Literal) and not p.quoted for p in word.parts)
         return ShWord(tuple(_bare(text) if bare else [(_QUOTE, text)]))
 
-    def _pieces(self, part: Part) -> list[tuple[str, str]]:
+    def _pieces(self, part: WordPart) -> list[tuple[str, str]]:
         match part:
             case Literal(text, quoted):
                 return [(_QUOTE, text)] if quoted else _bare(text)
@@ -241,11 +241,11 @@ class Wording:
         if name == "MAKEOPTS" and not rest:
             return (_VALUE, "-j$JOBS")
         word = Word((part,), 0, f"${name}")
-        return (_QUOTE, text_of(word, self.scope))
+        return (_QUOTE, word_text(word, self.scope))
 
-    def _called(self, body: tuple[Statement, ...], *, quoted: bool) -> tuple[str, str]:
+    def _called(self, body: tuple[ShStatement, ...], *, quoted: bool) -> tuple[str, str]:
         match body:
-            case (Simple(words=(command, *words), assigns=(), redirects=()),):
+            case (ShCommand(words=(command, *words), assigns=(), redirects=()),):
                 name = command.plain or ""
             case _:
                 raise UnreadError(f"$({'; '.join(one.text for one in body)})")
@@ -265,7 +265,7 @@ class Wording:
             self.helpers.add(name)
             kind = _VALUE if quoted else _BARE  # what is not quoted may be no word at all
             return (kind, f"$({name} {' '.join(map(str, arguments))})")
-        return (_QUOTE, text_of(Word((Substitution(body, True),), 0, body[0].text), self.scope))
+        return (_QUOTE, word_text(Word((Substitution(body, True),), 0, body[0].text), self.scope))
 
 
 def _bare(text: str) -> list[tuple[str, str]]:

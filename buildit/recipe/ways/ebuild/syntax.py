@@ -29,7 +29,7 @@ class Variable:
 class Substitution:
     """`$( … )` or backticks."""
 
-    body: tuple[Statement, ...]
+    body: tuple[ShStatement, ...]
     quoted: bool
 
 
@@ -40,12 +40,12 @@ class OddPart:
     text: str
 
 
-Part = Literal | Variable | Substitution | OddPart
+WordPart = Literal | Variable | Substitution | OddPart
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    parts: tuple[Part, ...]
+    parts: tuple[WordPart, ...]
     line: int
     text: str
 
@@ -87,7 +87,7 @@ class _Spanned:
 
 
 @dataclass(frozen=True, slots=True)
-class Simple(_Spanned):
+class ShCommand(_Spanned):
     """A command with its words, after assignments; `local` and `export` have theirs there, too."""
 
     assigns: tuple[Assign, ...]
@@ -106,53 +106,53 @@ class Test(_Spanned):
 class Chain(_Spanned):
     """`first && second || third`; also what a `!` stands before, and pipes (`|`)."""
 
-    first: Statement
-    rest: tuple[tuple[str, Statement], ...]
+    first: ShStatement
+    rest: tuple[tuple[str, ShStatement], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Negated(_Spanned):
-    inner: Statement
+    inner: ShStatement
 
 
 @dataclass(frozen=True, slots=True)
 class If(_Spanned):
-    branches: tuple[tuple[tuple[Statement, ...], tuple[Statement, ...]], ...]
-    otherwise: tuple[Statement, ...]
+    branches: tuple[tuple[tuple[ShStatement, ...], tuple[ShStatement, ...]], ...]
+    otherwise: tuple[ShStatement, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class For(_Spanned):
     name: str
     words: tuple[Word, ...]
-    body: tuple[Statement, ...]
+    body: tuple[ShStatement, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class While(_Spanned):
     until: bool
-    test: tuple[Statement, ...]
-    body: tuple[Statement, ...]
+    test: tuple[ShStatement, ...]
+    body: tuple[ShStatement, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Case(_Spanned):
     word: Word
-    arms: tuple[tuple[tuple[Word, ...], tuple[Statement, ...]], ...]
+    arms: tuple[tuple[tuple[Word, ...], tuple[ShStatement, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Group(_Spanned):
+class ShGroup(_Spanned):
     """`{ … }`, or `( … )` where it is a shell of its own."""
 
-    body: tuple[Statement, ...]
+    body: tuple[ShStatement, ...]
     subshell: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Function(_Spanned):
     name: str
-    body: tuple[Statement, ...]
+    body: tuple[ShStatement, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +160,6 @@ class Opaque(_Spanned):
     """A line that is not understood."""
 
 
-Statement = Simple | Test | Chain | Negated | If | For | While | Case | Group | Function | Opaque
+ShStatement = (
+    ShCommand | Test | Chain | Negated | If | For | While | Case | ShGroup | Function | Opaque
+)

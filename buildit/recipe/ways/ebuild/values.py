@@ -13,13 +13,13 @@ from buildit.recipe.ways.ebuild.shell import parse_word
 from buildit.recipe.ways.ebuild.syntax import (
     Literal,
     OddPart,
-    Part,
-    Simple,
-    Statement,
+    ShCommand,
+    ShStatement,
     Substitution,
     Test,
     Variable,
     Word,
+    WordPart,
 )
 
 LONGEST_VALUE = 1 << 16
@@ -29,7 +29,7 @@ _LONGEST_MATCHED, _MOST_STARS = 4096, 6
 WORK_DIR, FILES_DIR = "\x1aW", "\x1aF"
 """What `WORKDIR` and `FILESDIR` are outside of functions: no text of a file can be the same."""
 
-Value = str | tuple[str, ...]
+ShellValue = str | tuple[str, ...]
 
 
 class UnreadError(Exception):
@@ -37,11 +37,11 @@ class UnreadError(Exception):
 
 
 @dataclass(slots=True)
-class Scope:
+class ShellScope:
     """Variables by name, arrays as tuples. `file` is what errors name."""
 
     file: str
-    names: dict[str, Value] = field(default_factory=dict)
+    names: dict[str, ShellValue] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
         """A variable as one text; "" where it is not set."""
@@ -54,7 +54,7 @@ class Scope:
         return tuple(value.split()) if isinstance(value, str) else value
 
 
-def text_of(word: Word, scope: Scope, missing: list[str] | None = None) -> str:
+def word_text(word: Word, scope: ShellScope, missing: list[str] | None = None) -> str:
     """The text of a word, as `name=word` takes it: nothing is split.
 
     Unknown parts are added to `missing` and stand for nothing; without it they are an error.
@@ -76,14 +76,14 @@ def text_of(word: Word, scope: Scope, missing: list[str] | None = None) -> str:
     return _bounded("".join(made), scope, word.line)
 
 
-def fields_of(word: Word, scope: Scope) -> tuple[str, ...]:
+def fields_of(word: Word, scope: ShellScope) -> tuple[str, ...]:
     """The fields that a word becomes in a list or command: arrays one by one, unquoted variables
     split at blanks, braces as bash has them; patterns stay as they are.
 
     Raises:
-        UnreadError, RecipeError: as `text_of`.
+        UnreadError, RecipeError: as `word_text`.
     """
-    rows: list[list[tuple[str, bool]]] = [[]]  # fields as pieces: text, whether it is quoted
+    spec_rows: list[list[tuple[str, bool]]] = [[]]  # fields as pieces: text, whether it is quoted
     seen = any(isinstance(one, Literal) and one.quoted for one in word.parts)
     for part in word.parts:
         value = _part(part, scope, word.line)
@@ -98,9 +98,9 @@ def fields_of(word: Word, scope: Scope) -> tuple[str, ...]:
         if not pieces:
             seen = seen and not quoted
             continue
-        rows[-1].append((pieces[0], quoted))
-        rows += [[(one, quoted)] for one in pieces[1:]]
-    found = [one for row in rows for one in _braced(row)]
+        spec_rows[-1].append((pieces[0], quoted))
+        spec_rows += [[(one, quoted)] for one in pieces[1:]]
+    found = [one for row in spec_rows for one in _braced(row)]
     if sum(map(len, found)) > LONGEST_VALUE:
         raise _too_long(scope, word.line)
     return tuple(one for one in found if one or seen)
@@ -110,19 +110,19 @@ _EMPTY_QUOTES = 4
 """Parts of `"${x[@]}"`: its variable, and three texts of nothing."""
 
 
-def _bounded(text: str, scope: Scope, line: int) -> str:
+def _bounded(text: str, scope: ShellScope, line: int) -> str:
     if len(text) > LONGEST_VALUE:
         raise _too_long(scope, line)
     return text
 
 
-def _too_long(scope: Scope, line: int) -> RecipeError:
+def _too_long(scope: ShellScope, line: int) -> RecipeError:
     message = f"a value becomes longer than {LONGEST_VALUE >> 10} KiB here"
     hint = "no ebuild needs that: look at what its variables are made of"
     return RecipeError(message, place=f"{scope.file}:{line}", hint=hint)
 
 
-def _part(part: Part, scope: Scope, line: int) -> Value:
+def _part(part: WordPart, scope: ShellScope, line: int) -> ShellValue:
     match part:
         case Literal(text):
             return text
@@ -134,7 +134,7 @@ def _part(part: Part, scope: Scope, line: int) -> Value:
             raise UnreadError(text)
 
 
-def _variable(part: Variable, scope: Scope, line: int) -> Value:
+def _variable(part: Variable, scope: ShellScope, line: int) -> ShellValue:
     name, given = part.name, scope.names.get(part.name)
     if part.before == "#" and isinstance(given, tuple) and part.index in ("@", "*"):
         return str(len(given))
@@ -151,11 +151,11 @@ def _variable(part: Variable, scope: Scope, line: int) -> Value:
     return _applied(given, part.rest, scope, line)
 
 
-def _applied(value: str | None, rest: str, scope: Scope, line: int) -> str:
+def _applied(value: str | None, rest: str, scope: ShellScope, line: int) -> str:
     """A value after what stands behind its name in the braces (bash(1), Parameter Expansion)."""
 
     def inner(text: str) -> str:
-        return text_of(parse_word(text, scope.file, line), scope) if text else ""
+        return word_text(parse_word(text, scope.file, line), scope) if text else ""
 
     def pattern(text: str) -> str:
         return _pattern_of(parse_word(text, scope.file, line), scope) if text else ""
@@ -275,10 +275,12 @@ def _one_brace(text: str) -> list[str]:
 # -- functions of the package manager that are pure
 
 
-def _called(body: tuple[Statement, ...], scope: Scope) -> str:
+def _called(body: tuple[ShStatement, ...], scope: ShellScope) -> str:
     """`$(ver_cut …)` and `$(ver_rs …)` (PMS 12.3.14); nothing else is called."""
     match body:
-        case (Simple(words=(command, *rest), assigns=(), redirects=()),) if command.plain in _PURE:
+        case (ShCommand(words=(command, *rest), assigns=(), redirects=()),) if (
+            command.plain in _PURE
+        ):
             arguments = [one for word in rest for one in fields_of(word, scope)]
             try:
                 return _PURE[command.plain](arguments, scope.text("PV"))
@@ -332,7 +334,7 @@ _PURE: dict[str | None, Callable[[list[str], str], str]] = {"ver_cut": _ver_cut,
 # -- tests that have one answer
 
 
-def holds_test(test: Test, scope: Scope) -> bool:
+def holds_test(test: Test, scope: ShellScope) -> bool:
     """What `[[ … ]]` comes to.
 
     Raises:
@@ -341,7 +343,7 @@ def holds_test(test: Test, scope: Scope) -> bool:
     return _joined(list(test.words), scope, test.text)
 
 
-def _joined(words: list[Word], scope: Scope, text: str) -> bool:
+def _joined(words: list[Word], scope: ShellScope, text: str) -> bool:
     for sign in ("||", "&&"):
         at = next((i for i, one in enumerate(words) if one.text == sign), None)
         if at is not None:
@@ -356,30 +358,30 @@ def _joined(words: list[Word], scope: Scope, text: str) -> bool:
     if len(words) == 1:
         return bool(_or_empty(words[0], scope))
     if len(words) == 3 and words[1].text in ("==", "=", "!="):
-        value, pattern = text_of(words[0], scope), _pattern_of(words[2], scope)
+        value, pattern = word_text(words[0], scope), _pattern_of(words[2], scope)
         _check_size(value, pattern)
         return bool(re.fullmatch(pattern, value, re.DOTALL)) == (words[1].text != "!=")
     raise UnreadError(text)
 
 
-def _pattern_of(word: Word, scope: Scope) -> str:
+def _pattern_of(word: Word, scope: ShellScope) -> str:
     """The right side of `==` as a regular expression: what is quoted means itself."""
     made = []
     for part in word.parts:
         if isinstance(part, Literal) and not part.quoted:
             made.append(glob_pattern(part.text))
         else:
-            made.append(re.escape(text_of(Word((part,), word.line, word.text), scope)))
+            made.append(re.escape(word_text(Word((part,), word.line, word.text), scope)))
     return "".join(made)
 
 
-def _or_empty(word: Word, scope: Scope) -> str:
+def _or_empty(word: Word, scope: ShellScope) -> str:
     """The text of a word; a variable that nothing sets is empty where it is asked whether it is."""
     match [part for part in word.parts if not (isinstance(part, Literal) and not part.text)]:
         case [Variable(name=name, index="", rest="", before="")] if name.isupper():
             return scope.text(name)
         case _:
-            return text_of(word, scope)
+            return word_text(word, scope)
 
 
 def holds_ver_test(words: list[str], version: str) -> bool:

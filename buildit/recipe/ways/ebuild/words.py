@@ -10,16 +10,16 @@ from buildit.errors import RecipeError
 from buildit.recipe.ways.ebuild.syntax import (
     Literal,
     OddPart,
-    Part,
-    Statement,
+    ShStatement,
     Substitution,
     Variable,
     Word,
+    WordPart,
 )
 
-DEEPEST = 40
+DEEPEST_SHELL = 40
 """How deep statements and substitutions may lie in each other."""
-META = " \t\n;&|<>()"
+BREAKS = " \t\n;&|<>()"
 """The characters that end a word (bash(1), DEFINITIONS)."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -55,8 +55,8 @@ class WordReader:
 
     def deeper(self) -> None:
         self.depth += 1
-        if self.depth > DEEPEST:
-            raise self.fail(self.at, f"nested deeper than {DEEPEST}", "no ebuild needs that")
+        if self.depth > DEEPEST_SHELL:
+            raise self.fail(self.at, f"nested deeper than {DEEPEST_SHELL}", "no ebuild needs that")
 
     # -- blanks
 
@@ -66,7 +66,7 @@ class WordReader:
                 self.at += 1
             elif self.text.startswith("\\\n", self.at):
                 self.at += 2
-            elif self.text[self.at] == "#" and (self.at == 0 or self.text[self.at - 1] in META):
+            elif self.text[self.at] == "#" and (self.at == 0 or self.text[self.at - 1] in BREAKS):
                 end = self.text.find("\n", self.at)
                 self.at = len(self.text) if end < 0 else end
             else:
@@ -91,7 +91,7 @@ class WordReader:
             at = end + 1
         raise self.unclosed(self.at - 1, f"text up to {delimiter!r}")
 
-    def until(self, start: int, what: str, *words: str) -> tuple[Statement, ...]:
+    def until(self, start: int, what: str, *words: str) -> tuple[ShStatement, ...]:
         """Statements up to one of the reserved words, which is left to stand.
 
         Raises:
@@ -99,13 +99,13 @@ class WordReader:
         """
         raise NotImplementedError
 
-    def within(self, text: str) -> tuple[Statement, ...]:
+    def within(self, text: str) -> tuple[ShStatement, ...]:
         """The statements between backticks."""
         raise NotImplementedError
 
     def word(self, ends: str) -> Word:
         start, line = self.at, self.line()
-        parts: list[Part] = []
+        parts: list[WordPart] = []
         plain: list[str] = []
 
         def flush() -> None:
@@ -132,7 +132,7 @@ class WordReader:
         self.at = min(self.at, len(self.text))
         return Word(tuple(parts), line, self.text[start : self.at])
 
-    def quoted_part(self, char: str) -> list[Part]:
+    def quoted_part(self, char: str) -> list[WordPart]:
         start = self.at
         if char == "'" or self.text.startswith("$'", start):
             begin = start + (1 if char == "'" else 2)
@@ -149,8 +149,8 @@ class WordReader:
             return self.double(start)
         return [self.dollar(quoted=False)] if char == "$" else [self.backticks(quoted=False)]
 
-    def double(self, start: int) -> list[Part]:
-        parts: list[Part] = [Literal("", True)]
+    def double(self, start: int) -> list[WordPart]:
+        parts: list[WordPart] = [Literal("", True)]
         plain: list[str] = []
         while self.at < len(self.text):
             char = self.text[self.at]
@@ -171,7 +171,7 @@ class WordReader:
                 self.at += 1
         raise self.unclosed(start, "quote")
 
-    def backticks(self, *, quoted: bool) -> Part:
+    def backticks(self, *, quoted: bool) -> WordPart:
         end = self.text.find("`", self.at + 1)
         if end < 0:
             raise self.unclosed(self.at, "quote `")
@@ -179,7 +179,7 @@ class WordReader:
         self.at = end + 1
         return Substitution(body, quoted)
 
-    def dollar(self, *, quoted: bool) -> Part:
+    def dollar(self, *, quoted: bool) -> WordPart:
         start = self.at
         if self.text.startswith("$((", start):
             return self._arithmetic(start)
@@ -207,7 +207,7 @@ class WordReader:
         self.at = end + 2
         return OddPart(self.text[start : self.at])
 
-    def _braces(self, start: int, *, quoted: bool) -> Part:
+    def _braces(self, start: int, *, quoted: bool) -> WordPart:
         """`${…}`: to its own closing brace, past quotes and further braces."""
         self.at = start + 2
         self.deeper()
@@ -234,7 +234,7 @@ class WordReader:
         return Variable(match[2], match[3] or "", match[4], quoted, match[1])
 
 
-def _ansi(text: str) -> Part:
+def _ansi(text: str) -> WordPart:
     """`$'…'`: the escapes that ebuilds use; an unknown one makes the part odd."""
     known = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
     if any(match not in known for match in re.findall(r"\\(.)", text, re.DOTALL)):
