@@ -37,7 +37,7 @@ from buildit.model.stack import (
     circle_of,
 )
 from buildit.model.words import hint_of
-from buildit.recipe.envfile import parse_env_file
+from buildit.recipe.envfile import Expand, parse_env_file
 from buildit.recipe.leaf import port as checked_port
 from buildit.recipe.schema import parse
 from buildit.recipe.stack import (
@@ -87,10 +87,16 @@ def load_stack(path: Path) -> LoadedStack:
 
 
 def stack_of(
-    node: Node, file: Path, read: Reader, consulted: Iterable[Path] = (), name: str = ""
+    node: Node,
+    file: Path,
+    read: Reader,
+    consulted: Iterable[Path] = (),
+    name: str = "",
+    expand: Expand | None = None,
 ) -> LoadedStack:
     """The stack that nodes of the shape of stack.yaml say; `read` gives the text of files of
-    variables and of mounted files. `name` is its name where the nodes have none.
+    variables and of mounted files, `expand` fills variables into the former. `name` is its name
+    where the nodes have none.
 
     Raises:
         RecipeError: a part is wrong, or two do not fit.
@@ -99,7 +105,7 @@ def stack_of(
         raise node.error("expected a mapping", "begin with `containers:`")
     spec = parse(node, StackSpec)
     file = Path(os.path.abspath(file))
-    reading = _Reading(node, file.parent, read)
+    reading = _Reading(node, file.parent, read, expand)
     members = tuple(
         reading.member(name, one, ("containers", name)) for name, one in spec.containers.items()
     )
@@ -166,6 +172,7 @@ class _Reading:
     node: Node
     directory: Path
     read: Reader
+    expand: Expand | None = None
 
     def error(self, path: tuple[str | int, ...], message: str, hint: str) -> RecipeError:
         return follow(self.node, path)[0].error(message, hint)
@@ -238,7 +245,7 @@ class _Reading:
                 message = f"there is no file {name!r}"
                 hint = f"it is looked for in {shown_place(path.parent)}"
                 raise self.error((*at, "env-files", number), message, hint)
-            found |= parse_env_file(self.read(path), shown_place(path))
+            found |= parse_env_file(self.read(path), shown_place(path), self.expand)
         found |= dict.fromkeys(spec.pass_environment)
         return tuple((found | spec.environment).items())
 

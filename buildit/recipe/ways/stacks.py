@@ -9,6 +9,7 @@ from pathlib import Path
 from buildit.model.recipe import STACK_NAMES, RecipeOptions
 from buildit.recipe.stack import STACK_FILE
 from buildit.recipe.stackread import LoadedStack, load_stack
+from buildit.recipe.ways.compose.read import load_compose
 from buildit.recipe.ways.find import has_recipe
 
 
@@ -33,5 +34,4 @@ def read_stack_file(path: Path, environ: Mapping[str, str]) -> LoadedStack:
     Raises:
         RecipeError: it is wrong; the place names the line.
     """
-    del environ
-    return load_stack(path)
+    return load_stack(path) if path.name == STACK_FILE else load_compose(path, environ)

@@ -43,10 +43,11 @@ def load_yaml(path: Path) -> Node:
     return parse_yaml(read_text(path, shown), shown)
 
 
-def parse_yaml(text: str, file: str) -> Node:
+def parse_yaml(text: str, file: str, *, merges: bool = False) -> Node:
     """The document in `text`, which `recipe.yaml.node` decoded.
 
-    A plain `null`, `~` or nothing is an empty text; the schema decides whether it may be.
+    A plain `null`, `~` or nothing is an empty text without a `body`; the schema decides whether it
+    may be. With `merges` a map has what its `<<` names, where it does not say it itself.
 
     Raises:
         RecipeError: `text` is not a YAML document within the rules above.
@@ -54,7 +55,7 @@ def parse_yaml(text: str, file: str) -> Node:
     # libyaml's loader where PyYAML was built with it: ten times faster, the same events.
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     try:
-        return document(text, file, loader)
+        return document(text, file, loader, merges=merges)
     except yaml.YAMLError as error:
         raise _syntax(error, text, file) from error
     except (ValueError, OverflowError, RecursionError) as error:
@@ -62,10 +63,12 @@ def parse_yaml(text: str, file: str) -> Node:
         raise RecipeError(f"this is not YAML: {error}", place=file) from error
 
 
-def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Node:
+def document(
+    text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader], *, merges: bool = False
+) -> Node:
     """As `parse_yaml`, read by one of PyYAML's loaders, whose own errors pass."""
     events = iter(yaml.parse(text, Loader=loader))
-    reading = _Reading(file, text.split("\n"), events)
+    reading = _Reading(file, text.split("\n"), events, merges)
     next(events)  # the start of the stream
     start = next(events)
     if not isinstance(start, yaml.DocumentStartEvent):
@@ -110,6 +113,7 @@ class _Reading:
     file: str
     lines: list[str]
     events: Iterator[yaml.Event]
+    merges: bool = False
     total: int = 0
     flow: int = 0
     spans: list[_Span] = field(default_factory=list)
@@ -202,7 +206,7 @@ class _Reading:
         if not event.style and event.value in _NULLS:
             return Scalar("", place)
         # Only templates and JSON are ever looked into.
-        inside = event.style == "|" or "{" in event.value
+        inside = event.style == "|" or "{" in event.value or not event.value
         return Scalar(event.value, place, self._body(event) if inside else None)
 
     def _same_everywhere(self, event: yaml.ScalarEvent) -> None:
@@ -244,14 +248,29 @@ class _Reading:
     def _mapping(self, start: yaml.Event, depth: int) -> _Sized:
         inside: list[_Sized] = []
         items: dict[str, tuple[Scalar, Node]] = {}
+        merged: dict[str, tuple[Scalar, Node]] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            if self.merges and isinstance(event, yaml.ScalarEvent) and _merges(event):
+                inside.append(self.node(found := next(self.events), depth + 1))
+                for one in self._merged(inside[-1].node, found):
+                    merged |= {key.text: (key, value) for key, value in one.items} | merged
+                continue
             key = self._key(event, depth + 1)
             if before := items.get(key.text):
                 hint = f"the first one is at {before[0].place}; remove one of them"
                 raise self.error(f"the key {key.text!r} is written twice", event, hint)
             inside.append(self.node(next(self.events), depth + 1))
             items[key.text] = (key, inside[-1].node)
+        items = {**merged, **items}
         return _around(Mapping(tuple(items.values()), self.place(start)), inside, 1 + len(items))
+
+    def _merged(self, node: Node, event: yaml.Event) -> tuple[Mapping, ...]:
+        """The maps that a `<<` names; what an earlier one says counts (yaml.org/type/merge)."""
+        listed = node.items if isinstance(node, Sequence) else (node,)
+        maps = tuple(one for one in listed if isinstance(one, Mapping))
+        if len(maps) != len(listed):
+            raise self.error("<< names a map, or a list of maps", event, "write <<: *NAME")
+        return maps
 
     def _key(self, event: yaml.Event, depth: int) -> Scalar:
         if not isinstance(event, yaml.ScalarEvent):
@@ -259,12 +278,16 @@ class _Reading:
             template = self.lines[line][column - 1 : column + 1] == "{{"
             hint = "put quotes around a value that begins with {{" if template else None
             raise self.error("a key must be plain text", event, hint)
-        if event.value == "<<" and not event.style:
+        if _merges(event):
             raise self.error("merge keys (<<) are not accepted here", event, "write the keys out")
         key = self.node(event, depth).node
         if not isinstance(key, Scalar) or not key.text:
             raise self.error("a key may not be empty", event)
         return key
+
+
+def _merges(key: yaml.ScalarEvent) -> bool:
+    return bool(key.value == "<<" and not key.style)
 
 
 def _tab(file: str, row: int, column: int) -> RecipeError:
