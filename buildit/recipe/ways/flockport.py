@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from buildit.errors import RecipeError
 from buildit.model.words import guess
+from buildit.recipe.ways.aptlines import command_step
 from buildit.recipe.ways.dockerfile.words import ExpandedText, ExpansionError, expand
 from buildit.recipe.ways.find import Foreign, Translated
-from buildit.recipe.ways.imagenames import from_steps
+from buildit.recipe.ways.imagenames import from_steps, is_suite
 from buildit.recipe.ways.nodes import list_node, map_node, step_node
 from buildit.recipe.yaml.node import Node, Place, Sequence
 
@@ -77,6 +78,7 @@ class _Recipe:
     databases: dict[str, FlockportLine] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     pending: bool = False
+    over_suite: bool = False
 
     def add(self, line: FlockportLine, key: str, value: Node) -> None:
         self.steps.append(step_node(line.place, key, value))
@@ -221,6 +223,7 @@ def _from(recipe: _Recipe, line: FlockportLine) -> None:
         raise line.error("FROM takes one name", _FORMS["FROM"])
     images = dict(recipe.foreign.wanted.images)
     recipe.steps += from_steps(line.place, words[0], images, line.error)
+    recipe.over_suite = is_suite(words[0], images)
 
 
 def _env(recipe: _Recipe, line: FlockportLine) -> None:
@@ -262,7 +265,8 @@ def _copy(recipe: _Recipe, line: FlockportLine) -> None:
 
 
 def _run(recipe: _Recipe, line: FlockportLine) -> None:
-    recipe.say(line, "run", {"script": f"{line.text}\n", "as-app": "yes", "network": "yes"})
+    suite = recipe.over_suite
+    recipe.steps.append(command_step(line.place, line.text, recipe.environment, over_suite=suite))
 
 
 def _port(recipe: _Recipe, line: FlockportLine) -> None:

@@ -60,6 +60,11 @@ def image_source(name: str, images: Mapping[str, str], wrong: Complain) -> tuple
     return "oci", f"docker://{text}" if is_whole else text
 
 
+def is_suite(name: str, images: Mapping[str, str]) -> bool:
+    """Whether a name is that of a suite, and the command line says nothing else of it."""
+    return name not in images and suite_of(name) is not None
+
+
 def from_steps(
     place: Place, name: str, images: Mapping[str, str], wrong: Complain
 ) -> Iterator[nodes.Mapping]:
@@ -70,7 +75,7 @@ def from_steps(
     Raises:
         RecipeError: it is no name of a base.
     """
-    suite = None if name in images else suite_of(name)
+    suite = suite_of(name) if is_suite(name, images) else None
     key, text = ("suite", suite) if suite else image_source(name, images, wrong)
     yield step_node(place, "from", map_node(place, {key: text}))
     if suite:

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from buildit.errors import RecipeError
 from buildit.model.words import guess
 from buildit.recipe.template.render import Value, Variables
+from buildit.recipe.ways.aptlines import command_step
 from buildit.recipe.ways.find import Foreign, Translated
-from buildit.recipe.ways.imagenames import from_steps
+from buildit.recipe.ways.imagenames import from_steps, is_suite
 from buildit.recipe.ways.nodes import map_node, step_node
 from buildit.recipe.ways.rendered import names_wanted, rendered_document, rendered_text
 from buildit.recipe.yaml import node as nodes
@@ -345,7 +346,9 @@ _LASTS = re.compile(r"(?:cd|export|unset|umask|set|ulimit|source|\.)\s+[^;&|\n]*
 def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
     images = dict(manifests.foreign.wanted.images)
     yield from from_steps(language.place, language.text.strip(), images, language.error)
+    suite = is_suite(language.text.strip(), images)
     environment = manifests.environment
+    known = {name: value.text for name, value in environment.items()}
     for name, value in environment.items():
         yield _step(value, "env", {name: value.text})
     for source, dest in manifests.files:
@@ -357,8 +360,8 @@ def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
                 word = command.text.split()[0]
                 told = f"{place.file}:{place.line}: `{word}` holds for its own command alone: "
                 manifests.remarks.append(f"{told}join them with &&, or write them in one text")
-            script = f"{command.text}\n"
-            yield _step(command.node, "run", {"script": script, "as-app": "yes", "network": "yes"})
+            script = with_sudo(command.text) if suite else command.text
+            yield command_step(place, script, known, over_suite=suite)
     tests = [*manifests.phases["before_script"], *manifests.phases["script"]]
     if manifests.phases["script"]:
         script = _script_of(tests)
@@ -371,6 +374,15 @@ def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
 
 def _step(at: Scalar, key: str, values: dict[str, str]) -> Node:
     return step_node(at.place, key, map_node(at.place, {**values}))
+
+
+_SUDO = 'sudo() { while [ "${1#-}" != "$1" ]; do shift; done; env "$@"; }\n'
+"""What stands for sudo where there is none: who runs the commands is root already."""
+
+
+def with_sudo(script: str) -> str:
+    """A script that runs where no sudo is."""
+    return f"{_SUDO}{script}" if re.search(r"(?<![\w./-])sudo\s", script) else script
 
 
 def _script_of(commands: Sequence[_Command]) -> str:

@@ -12,7 +12,9 @@ from tests.unit.recipe.ways.reading import foreign, steps
 
 pytestmark = pytest.mark.unit
 
-RUN = {"as-app": "yes", "network": "yes"}
+RUN = {"as-app": "yes"}
+NET = {"as-app": "yes", "network": "yes"}
+PINNED = {"as-app": "yes", "debs": ["nginx"]}
 
 
 def read(text: str, **said: Any) -> list[tuple[int, Any]]:
@@ -44,7 +46,7 @@ DBASE mysql blog
         (7, {"sync": {"src": "conf/", "dest": "/etc/blog/", "recursive": "yes"}}),
         (8, {"sync": {"src": "./one.txt", "dest": "/srv//", "recursive": "yes"}}),
         (8, {"sync": {"src": "two.txt", "dest": "/srv//", "recursive": "yes"}}),
-        (9, {"run": {"script": "apt-get update && \\\n    apt-get install -y nginx\n", **RUN}}),
+        (9, {"run": {"script": "apt-get update && \\\n    apt-get install -y nginx\n", **PINNED}}),
         (12, {"run": {"script": 'echo "$APP"\n', **RUN}}),
         (15, {"database": {"engine": "mariadb", "name": "blog"}}),
         (13, {"ports": ["80/tcp", "443/tcp", "53/udp"]}),
@@ -91,13 +93,13 @@ PORT 80
     assert read(text) == [
         (1, {"from": {"suite": "debian-12"}}),
         (1, {"entrypoint": []}),
-        (2, {"run": {"script": "cd /srv\nFROM here on it is text\n", **RUN}}),
+        (2, {"run": {"script": "cd /srv\nFROM here on it is text\n", **NET}}),
         (
             6,
             {
                 "run": {
                     "script": "cat > /etc/motd <<-'END' && touch /etc/done\n\thello $NAME\n\tEND\n",
-                    **RUN,
+                    **NET,
                 }
             },
         ),

@@ -51,9 +51,9 @@ def test_a_manifest_is_rendered_whole() -> None:
         (2, {"from": {"suite": "debian-12"}}),
         (2, {"entrypoint": []}),
         (3, {"env": {"MODE": "fast"}}),
-        (6, {"run": {"script": "apt-get install -y git\n", **RUN}}),
-        (6, {"run": {"script": "apt-get install -y make\n", **RUN}}),
-        (8, {"run": {"script": "mkdir /srv/web\ntouch /srv/web/made\n", **RUN}}),
+        (6, {"run": {"script": "apt-get install -y git\n", "as-app": "yes", "debs": ["git"]}}),
+        (6, {"run": {"script": "apt-get install -y make\n", "as-app": "yes", "debs": ["make"]}}),
+        (8, {"run": {"script": "mkdir /srv/web\ntouch /srv/web/made\n", "as-app": "yes"}}),
         (16, as_test("test -d /srv", "test -e /srv/web/made")),
     ]
 
