@@ -26,7 +26,8 @@ from buildit.commands.said import sayings
 from buildit.errors import UsageError
 from buildit.make.scripts.state import ScriptRules
 from buildit.model.atom import Version
-from buildit.model.plan import DebRef, Saying
+from buildit.model.listed import Saying
+from buildit.model.plan import DebRef
 from buildit.model.use import flag_text
 from buildit.model.words import name_of, yaml_word
 from buildit.plan.evaluate import Evaluated, declared_flags

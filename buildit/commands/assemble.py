@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from pathlib import Path
 
 from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, way
 from buildit.commands import placing
@@ -24,7 +25,9 @@ from buildit.commands.accounts import (
     read_accounts,
     with_debians,
 )
+from buildit.commands.archives import archive_layer
 from buildit.commands.changing import modes_task, symlinks_task, texts_task
+from buildit.commands.copying import ImageTree, image_nodes
 from buildit.commands.settling import program_of, settled_app
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
@@ -33,7 +36,7 @@ from buildit.image.launch import LARGEST_ACCOUNTS, Accounts, Identity, Launch, i
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.services import check_init, init_layer
-from buildit.make.layer import layer_task
+from buildit.make.layer import layer_task, opened_project
 from buildit.make.listings import listings_of
 from buildit.make.makers import kind_of
 from buildit.make.run_task import run_task
@@ -74,6 +77,7 @@ class Stack:
     store: Store
     node: TaskOf
     obtain: Obtain
+    project: str = ""
     layers: list[Layer] = field(default_factory=list)
     members: list[OutputRef] = field(default_factory=list)
     epoch: int = EPOCH
@@ -287,12 +291,54 @@ class Stack:
         Raises:
             RecipeError, BuildError: it cannot lie there, or a file changed since it was read.
         """
-        task, entries, remarks = placing.sync_task(taken, self.tree())
+        whole = self._unpacked(taken) if taken.step.extract else taken
+        task, entries, remarks = placing.sync_task(whole, self.tree())
         self.lay(task, f"sync {taken.step.src}", entries)
-        self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
+        files = (one.mtime for one in entries if one.kind is Kind.FILE)
+        self.epoch = max(self.epoch, *(found.time for found in taken.nodes), *files)
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
         said = (*taken.remarks, *remarks)
         self.remarks += [f"sync {taken.step.src}: {remark}" for remark in said]
+
+    def _unpacked(self, taken: Taken) -> Taken:
+        """With the trees of archives in the place of those."""
+        parts = [self._archive(one) if one.archive else one for one in taken.parts]
+        return replace(parts[0], further=tuple(parts[1:]))
+
+    def _archive(self, part: Taken) -> Taken:
+        node, step = part.nodes[0], part.step
+        assert node.digest is not None  # noqa: S101 - it is a file
+        project = Path(step.root or self.project)
+        with (
+            opened_project(project, part.source, step.place) as root,
+            root.open_file(node.source) as stream,
+        ):
+            layer = archive_layer(stream, node.digest, node.source, self.store)
+        tree = self._image_tree([("archive", layer)], node.source)
+        inner = replace(step, dest=f"{step.dest.rstrip('/')}/", sources=(".",), exclude=())
+        return Taken(inner, tuple(tree.nodes(inner, ".")), source=".")
+
+    def copy(self, step: SyncStep) -> None:
+        """Add the layer of a step that takes files of another image.
+
+        Raises:
+            RecipeError: it has no such file, or one cannot lie there.
+            BuilditError: as `obtain`.
+        """
+        origin = step.origin
+        assert origin is not None  # noqa: S101 - who calls looked
+        outputs = self.obtain(self.node(origin.key)).outputs
+        tree = self._image_tree([(one, outputs[one]) for one in origin.outputs], origin.reference)
+        found = image_nodes(step, tree)
+        parts = [Taken(step, tuple(nodes), source=path) for path, nodes in found]
+        self.sync(replace(parts[0], further=tuple(parts[1:])))
+
+    def _image_tree(self, outputs: Sequence[tuple[str, Output]], title: str) -> ImageTree:
+        whole = Overlay(merged=MergedTree(EPOCH))
+        for name, one in outputs:
+            layer = Layer(one.diff_id, one.size, f"{title}, {name}", one.contents, LayerKind.FROM)
+            whole.lay(layer, self.listing(one.contents))
+        return ImageTree(whole, self.store.path, title)
 
     def symlinks(self, step: SymlinksStep) -> None:
         """Add the layer of a step with links.
@@ -406,7 +452,8 @@ def stack(
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
-    made, views = Stack(store, node, obtain), views_of((*plan.tasks, *plan.views))
+    made = Stack(store, node, obtain, plan.directory)
+    views = views_of((*plan.tasks, *plan.views))
     if plan.begins_with is not None:
         made.add_base(plan.begins_with, plan.platform)
     place = None if plan.begins_with is None else plan.begins_with.place
@@ -435,8 +482,10 @@ def stack(
                 made.texts(step)
             case ModesStep():
                 made.modes(step)
+            case SyncStep() if step.origin is not None:
+                made.copy(step)
             case SyncStep():
-                made.sync(replace(next(synced), step=step))
+                made.sync(next(synced).with_step(step))
             case RunStep():
                 made.run(step, plan.platform)
     if plan.init is not None and plan.app is not None and until is None:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from buildit.commands.choose import Choice, wrong_at
 from buildit.commands.image_names import ImageNames
 from buildit.commands.pins import Answer
-from buildit.commands.run import Downloads
+from buildit.commands.run import Downloads, Options
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, RecipeError, UsageError
 from buildit.model.config import OCI_SCHEME
+from buildit.model.copying import CopyOrigin
 from buildit.model.image import App, Inherited
 from buildit.model.plan import DebRef, FromStep, ImageRef, Task
+from buildit.model.recipe import RecipeOptions
 from buildit.plan.evaluate import written_at
 from buildit.recipe.container import Container, FromSpec, LoadedStep
 from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_reference
@@ -27,7 +29,7 @@ from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_re
 if TYPE_CHECKING:
     from buildit.image.inheriting import BaseImage
 
-CONTAINER = "container"
+CONTAINER, STAGE = "container", "stage"
 _LOCAL = {"oci:": "oci", "oci-archive:": "oci", "docker-archive:": "docker-archive", "aci:": "aci"}
 """How an image on this machine is named where `oci` says it, as skopeo names it, and its kind."""
 
@@ -57,6 +59,22 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenImage:
+    """An image that a step takes something of: the task of its layers, its pin, what it says of its
+    start, and the files that decide what it is."""
+
+    task: Task
+    image: ImageRef
+    inherited: Inherited
+    consulted: tuple[Path, ...] = ()
+
+    @property
+    def origin(self) -> CopyOrigin:
+        """How a step names it."""
+        return CopyOrigin(self.task.key, tuple(self.task.outputs), self.image.reference)
+
+
+@dataclass(frozen=True, slots=True)
 class _Named:
     """An image as a step names it: at a path of this machine, or in a registry."""
 
@@ -83,12 +101,27 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     number, step, spec = found
     if spec.suite is not None:
         return _suite(choice, number, step, spec.suite, downloads)
+    taken = taken_image(choice, step, spec, downloads, "from")
+    task, image = taken.task, taken.image
+    made = FromStep(task.key, image.reference, tuple(task.outputs), image.place)
+    return Base(number, made, task, image, taken.inherited, taken.consulted)
+
+
+def taken_image(
+    choice: Choice, step: LoadedStep, spec: FromSpec, downloads: Downloads, *at: str | int
+) -> TakenImage:
+    """The image that a step names at a path, pinned, with the task that takes its layers in.
+
+    Raises:
+        RecipeError, FetchError, IntegrityError: as `begun_with`.
+        Unbuilt: it is a container, or a stage, which is not built.
+    """
     from buildit.image.inheriting import find_base, told_of_base
     from buildit.make.from_image import from_task
 
-    named = _named(step, spec, choice.images)
+    named = _named(step, spec, choice.images, *at)
     consulted: tuple[Path, ...] = ()
-    if named.kind == CONTAINER:
+    if named.kind in (CONTAINER, STAGE):
         base, consulted = _other(choice, named, downloads)
     else:
         with told_of_base(named.reference, named.place):
@@ -101,10 +134,8 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     path = "" if named.path is None else str(named.path)
     where = (path, str(choice.target), named.place)
     image = ImageRef(named.reference, named.kind, base.digest, *where)
-    task = from_task(image, base)
-    made = FromStep(task.key, named.reference, tuple(task.outputs), named.place)
     looked = (*consulted, *choice.images.looked)
-    return Base(number, made, task, image, base.inherited, looked)
+    return TakenImage(from_task(image, base), image, base.inherited, looked)
 
 
 _OVER_A_BASE = {"package", "sync", "directories", "symlinks", "texts", "modes", "run"}
@@ -151,18 +182,24 @@ def moved_base(base: Base, choice: Choice) -> Base:
     return replace(base, number=found[0])
 
 
-def _named(step: LoadedStep, spec: FromSpec, images: ImageNames) -> _Named:
+def _named(step: LoadedStep, spec: FromSpec, images: ImageNames, *at: str | int) -> _Named:
     """Raises RecipeError where the text names no image."""
+    if spec.suite is not None:
+        hint = "let a container begin with it, and name that: {container: DIR}"
+        raise wrong_at(step, "nothing can be taken of a suite", hint, *at, "suite")
+    if spec.stage is not None:
+        place = written_at(step.node, *at, STAGE)
+        return _Named(f"{STAGE}:{spec.stage}", STAGE, step.base, place=place)
     if spec.container is not None:
-        place, text = written_at(step.node, "from", CONTAINER), spec.container
+        place, text = written_at(step.node, *at, CONTAINER), spec.container
         path = _path(step, text)
         return _Named(f"{CONTAINER}:{text}", CONTAINER, path, place=place)
     if spec.oci is None:
         kind = "aci" if spec.aci is not None else "docker-archive"
-        place = written_at(step.node, "from", kind)
+        place = written_at(step.node, *at, kind)
         text = (spec.aci or spec.docker_archive or "").removeprefix(f"{kind}:")
         return _Named(f"{kind}:{text}", kind, _path(step, text), place=place)
-    place = written_at(step.node, "from", "oci")
+    place = written_at(step.node, *at, "oci")
     text = images.reference(spec.oci, place)
     if text.startswith((OCI_SCHEME, DOCKER_SCHEME)):
         try:
@@ -186,10 +223,11 @@ def _path(step: LoadedStep, text: str) -> Path:
 def _other(
     choice: Choice, named: _Named, downloads: Downloads
 ) -> tuple[BaseImage, tuple[Path, ...]]:
-    """Another container, as it was built for the same platform.
+    """Another container, or another stage of the same recipe, as it was built for the same
+    platform.
 
     Raises:
-        RecipeError: it begins with this one in turn.
+        RecipeError: it needs this one in turn.
         UsageError: there is none, or it is not for the platform.
         Unbuilt: it is not built.
     """
@@ -197,20 +235,33 @@ def _other(
 
     options, path = choice.options, named.path
     assert path is not None  # noqa: S101 - it is a directory of this machine
-    above = (*options.above, os.path.realpath(options.directory))
-    if (there := os.path.realpath(path)) in above:
+    shown = Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+    given = replace(options, use=(), push=False, until="", discover=())
+    if named.kind == STAGE:
+        recipe = options.recipe.of_stage(named.reference.removeprefix(f"{STAGE}:"))
+        asked = replace(given, recipe=recipe)
+    else:
+        asked = replace(given, directory=shown, update=(), recipe=RecipeOptions())
+    above, there = (*options.above, _identity(options)), _identity(asked)
+    if there in above:
         circle = [*above[above.index(there) :], there]
-        message = f"containers begin with each other: {' -> '.join(circle)}"
+        whose = "stages take" if named.kind == STAGE else "containers begin with"
+        said = "of each other" if named.kind == STAGE else "each other"
+        message = f"{whose} {said}: {' -> '.join(circle)}"
         hint = "let one of them begin with an image of its own"
         raise RecipeError(message, place=named.place, hint=hint)
-    shown = Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
-    given = replace(options, directory=shown, use=(), update=(), push=False)
-    asked = replace(given, until="", discover=(), platform=str(choice.target), above=above)
+    asked = replace(asked, platform=str(choice.target), above=above)
     try:
         return container_base(asked, downloads, named.place)
     except UsageError as error:  # of a directory, which nobody named on the command line
         error.details = (*error.details, f"the container begins with it at {named.place}")
         raise
+
+
+def _identity(options: Options) -> str:
+    """What tells containers apart that need each other."""
+    stage = options.recipe.stage
+    return os.path.realpath(options.directory) + (f" ({stage})" if stage else "")
 
 
 def _documents(path: Path, base: BaseImage) -> Iterator[Path]:

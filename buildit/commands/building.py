@@ -18,10 +18,11 @@ from buildit.commands.run import (
     Run,
     Unbuilt,
     lock,
+    of_stage,
     prepare,
     prepared_each,
     run_of,
-    write_lock,
+    write_sections,
 )
 from buildit.commands.statement import (
     as_one,
@@ -158,16 +159,20 @@ def _planned(
     Raises:
         BuilditError: as `prepare`, or as a build of the one below.
     """
-    made: set[Path] = set()
+    made: set[tuple[Path, str]] = set()
     while True:
         try:
             return prepare(options, report)
         except Unbuilt as error:
-            if error.asked.directory in made:
-                raise
-            made.add(error.asked.directory)
-            report(Notice(f"{error.asked.directory} is built first: {error.reason}"))
-            _make_base(error.asked, report, stop, lost)
+            for one in (error, *error.others):
+                stage = one.asked.recipe.stage
+                if (one.asked.directory, stage) in made:
+                    raise
+                made.add((one.asked.directory, stage))
+                what = f"the stage {stage}" if stage else str(one.asked.directory)
+                report(Notice(f"{what} is built first: {one.reason}"))
+                with of_stage(stage):
+                    _make_base(one.asked, report, stop, lost)
 
 
 def _make_base(
@@ -206,11 +211,10 @@ def keep_outputs(works: Sequence[_Work]) -> None:
     """Note the outputs in the lock; a checkout that cannot be written is built all the same."""
     options = works[0].prepared.options
     try:
-        noted = works[-1].prepared.pins.lock  # read after those of the others were written
-        for work in works:
-            pins = work.prepared.pins.with_outputs(work.done)
-            noted = noted.with_section(pins.platform, pins.section)
-        write_lock(options.directory, noted)
+        noted = [work.prepared.pins.with_outputs(work.done) for work in works]
+        write_sections(
+            options.directory, {pins.platform: pins.section for pins in noted}, noted[-1].lock
+        )
     except StoreError as error:
         report = works[0].place.report
         report(Notice(f"the digests of the outputs are not noted: {error.message}"))
@@ -222,7 +226,8 @@ def keep_roots(works: Sequence[_Work]) -> None:
 
     directory = works[0].prepared.lock_path.parent.resolve()
     names = [name for work in works for name in work.roots()]
-    add_root(works[0].run.store, directory / "buildit.lock", names)
+    stage = works[0].prepared.options.recipe.stage
+    add_root(works[0].run.store, directory / "buildit.lock", names, stage)
 
 
 def emit(

@@ -19,7 +19,8 @@ from buildit.files import is_beneath
 from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
 from buildit.model.image import Inherited
-from buildit.model.plan import DebView, PackageFacts
+from buildit.model.listed import PackageFacts
+from buildit.model.plan import DebView
 from buildit.model.platform import Platform, build_platform, named_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.model.words import hint_of
@@ -89,7 +90,7 @@ class Choice:
     @property
     def section(self) -> Section:
         """What the lock has for this platform, or for another one that holds for it, too."""
-        return self.lock.begun(str(self.target))
+        return self.lock.begun(self.options.recipe.section(str(self.target)))
 
     @property
     def emulates(self) -> bool:
@@ -120,7 +121,7 @@ def choose(
     slices = catalog.slices()
     roots = _roots(container, catalog, slices)
     lock = read_lock(directory)
-    locked = lock.begun(str(target)).packages
+    locked = lock.begun(options.recipe.section(str(target))).packages
     preferred = {one.name: one.version for one in locked if not options.moves(one.name)}
     flags = _outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)

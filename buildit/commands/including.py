@@ -12,7 +12,8 @@ from buildit.digest import Digest
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
 from buildit.model.config import Config
-from buildit.model.plan import PackageFacts, Task
+from buildit.model.listed import PackageFacts
+from buildit.model.plan import Task
 from buildit.model.words import name_of
 from buildit.recipe.lists import FetchList, check_settled
 from buildit.recipe.packagefacts import KnownPackages

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from buildit.commands.accounts import Ids
 from buildit.commands.choose import wrong_at
+from buildit.commands.copies import Copies, url_of
 from buildit.commands.running import owner_of, run_of_step
 from buildit.model.globs import path_matcher
+from buildit.model.ignored import ignored_by
 from buildit.model.image import App
 from buildit.model.plan import (
     DirectoriesStep,
@@ -26,6 +29,7 @@ from buildit.model.plan import (
     TextsStep,
     TextToWrite,
 )
+from buildit.model.words import name_of
 from buildit.plan.evaluate import written_at
 from buildit.recipe.container import (
     DirectorySpec,
@@ -36,19 +40,21 @@ from buildit.recipe.container import (
     TextSpec,
 )
 
+_NO_COPIES = Copies()
+
 
 def small_step(
-    step: LoadedStep, project: Path, ids: Ids, app: Callable[[], App]
+    step: LoadedStep, project: Path, ids: Ids, app: Callable[[], App], copies: Copies = _NO_COPIES
 ) -> LayerStep | None:
     """The step of the plan for one that needs no task; None for any other. `app` gives what the
-    steps above say of it.
+    steps above say of it, `copies` is what they take from elsewhere.
 
     Raises:
         RecipeError: an owner, a path or a glob is wrong.
     """
     spec = step.spec
     if spec.sync is not None:
-        return _sync(spec.sync, step, project, ids)
+        return _sync(spec.sync, step, project, ids, copies)
     if spec.directories is not None:
         return _directories(spec.directories, step, ids)
     if spec.symlinks is not None:
@@ -60,21 +66,29 @@ def small_step(
     return None if spec.run is None else run_of_step(spec.run, step, app())
 
 
-def source_of(spec: SyncSpec, step: LoadedStep, project: Path) -> tuple[str, str]:
+def source_of(src: str, step: LoadedStep, project: Path) -> tuple[str, str]:
     """What a step syncs, and the directory that it is beneath: "" for the project's own."""
     if step.base == project:
-        return spec.src, ""
-    src = os.path.relpath(os.path.normpath(step.base / spec.src), step.root)
+        return src, ""
+    src = os.path.relpath(os.path.normpath(step.base / src), step.root)
     return src, "" if step.root == project else str(step.root)
 
 
-def _sync(spec: SyncSpec, step: LoadedStep, project: Path, ids: Ids) -> SyncStep:
+def _sync(spec: SyncSpec, step: LoadedStep, project: Path, ids: Ids, copies: Copies) -> SyncStep:
     mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
     dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
         path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
-    uid, gid, owner = _owner(spec.owner, step, ids, "sync")
-    src, root = source_of(spec, step, project)
+    uid, gid, owner = _owner(spec.owner or "0:0", step, ids, "sync")
+    if not isinstance(spec.src, str):
+        made = _copied(spec, spec.src, step, project, copies)
+        at = replace(made, mode=mode, dir_mode=dirmode, uid=uid, gid=gid, owner=owner)
+        return replace(at, keeps=spec.owner is None)
+    for key in ("from", "ignore", "extract", "parents", "sha256"):
+        if step.node.get("sync") is not None and getattr(spec, _FIELDS.get(key, key)):
+            hint = f"write src: [{spec.src}]"
+            raise wrong_at(step, f"`{key}` stands beside a list in `src`", hint, "sync", key)
+    src, root = source_of(spec.src, step, project)
     return SyncStep(
         src,
         spec.dest,
@@ -88,6 +102,38 @@ def _sync(spec: SyncSpec, step: LoadedStep, project: Path, ids: Ids) -> SyncStep
         names=step.names if spec.template else None,
         root=root,
         owner=owner,
+    )
+
+
+_FIELDS = {"from": "from_"}
+
+
+def _copied(
+    spec: SyncSpec, sources: tuple[str, ...], step: LoadedStep, project: Path, copies: Copies
+) -> SyncStep:
+    """A step with a list, whose files lie as a Dockerfile's COPY lays them."""
+    if not sources:
+        raise wrong_at(step, "`src` is empty", "name a file: src: [index.html]", "sync", "src")
+    if spec.template:
+        hint = "sync them in steps of their own: `src: index.html`"
+        raise wrong_at(step, "files of a list are no templates", hint, "sync", "template")
+    for number, source in enumerate(sources):
+        place = written_at(step.node, "sync", "src", number)
+        for part in source.split("/") if not url_of(spec) else ():
+            if {*"*?["} & {*part}:
+                path_matcher(part, place=place)
+    ignored_by(spec.ignore, written_at(step.node, "sync"))
+    made = SyncStep(
+        " ".join(sources), spec.dest, True, "", 0, 0, step.place, exclude=spec.exclude,
+        extract=spec.extract, parents=spec.parents,
+    )  # fmt: skip
+    if url := url_of(spec):
+        return replace(made, sources=(name_of(url) or "file",), fetched=copies.files[url])
+    if spec.from_ is not None:
+        return replace(made, sources=sources, origin=copies.origin(spec.from_))
+    pairs = [source_of(one, step, project) for one in sources]
+    return replace(
+        made, sources=tuple(one for one, _ in pairs), root=pairs[0][1], ignore=spec.ignore
     )
 
 

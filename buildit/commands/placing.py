@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from buildit.archive.admit import shown
 from buildit.archive.contents import TOP_LINKS, way
-from buildit.commands.sync import EPOCH, SyncedBefore, Taken, some_paths, wrong_sync
+from buildit.commands.sync import EPOCH, SyncedBefore, Taken, destination, some_paths, wrong_sync
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
 from buildit.make.layer import layer_task
-from buildit.model.plan import About, DirectoriesStep, SyncStep, Task
+from buildit.model.plan import About, DirectoriesStep, LayerFile, SyncStep, Task
 from buildit.model.tree import Entry, Kind
 
 _MOUNTED = ("proc", "dev", "sys")
@@ -54,15 +54,44 @@ def sync_task(taken: Taken, tree: Tree) -> tuple[Task, tuple[Entry, ...], tuple[
     Raises:
         RecipeError: what is taken cannot lie where the step puts it.
     """
-    step = taken.step
-    placed = _Placing(taken, tree)
-    entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""), step.place)
+    step, made = taken.step, dict[str, Entry]()
+    placed: list[_Placing] = []
+    for part in taken.parts:
+        one = _Placing(_in_directory(part, ChainMap(made, dict(tree))), ChainMap(made, dict(tree)))
+        placed.append(one)
+        made |= one.entries
+    entries = with_parents(made.values(), tree, _new_directory(step, ""), step.place)
     files = [entry.path for entry in entries if entry.kind is Kind.FILE]
-    texts = {path: placed.texts[path] for path in files if path in placed.texts}
-    sources = {path: placed.sources[path] for path in files if path not in texts}
+    texts: dict[str, bytes] = {}
+    sources: dict[str, str] = {}
+    copies: dict[str, LayerFile] = {}
+    for one in placed:  # of two that become one path the later one counts
+        for path in one.entries:
+            texts.pop(path, None)
+            sources.pop(path, None)
+            copies.pop(path, None)
+        texts |= one.texts
+        copies |= one.copies
+        sources |= {path: source for path, source in one.sources.items() if path not in texts}
+    texts = {path: texts[path] for path in files if path in texts}
+    sources = {path: sources[path] for path in files if path in sources}
+    copied = tuple(copies[path] for path in files if path in copies)
     about = About(origin=step.place, description=step.src)
-    task = layer_task("sync", entries, texts, sources, about, root=step.root)
-    return task, entries, tuple(placed.remarks())
+    task = layer_task("sync", entries, texts, sources, about, copied, root=step.root)
+    return task, entries, tuple(dict.fromkeys(line for one in placed for line in one.remarks()))
+
+
+def _in_directory(part: Taken, tree: Tree) -> Taken:
+    """A part of several with the directory of the image that it goes into as such: what is copied
+    to a directory goes into it by its name."""
+    step = part.step
+    if not step.sources or step.dest.endswith("/"):
+        return part
+    named = way(destination(step.dest, part.source, True), tree.get)
+    there = named.end == "" or (named.end and _is_directory(tree.get(named.end)))
+    if not there or part.nodes[0].kind is Kind.DIRECTORY:
+        return part
+    return replace(part, step=replace(step, dest=f"{step.dest}/"))
 
 
 def _new_directory(step: SyncStep, path: str) -> Entry:
@@ -79,6 +108,7 @@ class _Placing:
         self.entries: dict[str, Entry] = {}
         self.sources: dict[str, str] = {}
         self.texts: dict[str, bytes] = {}
+        self.copies: dict[str, LayerFile] = {}
         self._paths: dict[str, str] = {}
         self._replaced: list[str] = []
         self._changed: list[str] = []
@@ -111,7 +141,7 @@ class _Placing:
         self._paths[found.relative] = path
         if not path:
             return
-        new = _new_directory(self._step, path)
+        new = self._own(found, _new_directory(self._step, path), self._step.dir_mode)
         if lower is None:
             self._put(found, new)
         elif self._step.dir_mode and lower.mode != new.mode:
@@ -124,10 +154,12 @@ class _Placing:
             raise self._clash(found, path, "a directory")
         step = self._step
         if found.kind is Kind.SYMLINK:
-            entry = Entry(path, Kind.SYMLINK, 0o777, EPOCH, step.uid, step.gid, target=found.target)
+            plain = Entry(path, Kind.SYMLINK, 0o777, EPOCH, step.uid, step.gid, target=found.target)
+            entry = self._own(found, plain, "0777")
         else:
             mode = int(step.mode, 8) if step.mode else 0o755 if found.mode & 0o100 else 0o644
             entry = Entry(path, found.kind, mode, found.time, step.uid, step.gid)
+            entry = self._own(found, entry, step.mode)
             if found.kind is Kind.FILE:
                 entry = replace(entry, size=found.size, digest=found.digest)
             else:
@@ -139,10 +171,25 @@ class _Placing:
                 raise self._clash(found, path, f"the link to {lower.target!r} that merges /usr")
             self._replaced.append(f"/{path} (to {lower.target})")
         self._paths[found.relative] = path
-        self.sources[path] = found.source
+        if found.layer is not None:
+            self.copies[path] = replace(found.layer, path=path)
+        elif found.entry is None:
+            self.sources[path] = found.source
         if found.text is not None:
             self.texts[path] = found.text
         self._put(found, entry)
+
+    def _own(self, found: SyncedBefore, entry: Entry, mode: str) -> Entry:
+        """With the attributes that a node of another image has there, but for what the step says;
+        its time, too."""
+        own = found.entry
+        if own is None:
+            return entry
+        owner = (own.uid, own.gid) if self._step.keeps else (entry.uid, entry.gid)
+        kept = int(mode, 8) if mode else own.mode
+        xattrs = {} if entry.kind is Kind.HARDLINK else own.xattrs
+        uid, gid = owner
+        return replace(entry, mode=kept, mtime=own.mtime, uid=uid, gid=gid, xattrs=xattrs)
 
     def _put(self, found: SyncedBefore, entry: Entry) -> None:
         there = self.entries.get(entry.path)

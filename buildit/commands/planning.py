@@ -15,6 +15,7 @@ from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_a
 from buildit.commands.assemble import image
 from buildit.commands.bases import Base, begun_with, inherited_labels, moved_base, supposed
 from buildit.commands.choose import Choice, choose, wrong_at
+from buildit.commands.copies import Copies, copies_of
 from buildit.commands.debian_source import pin_source
 from buildit.commands.including import fetched_lists, pinned_facts, read_again
 from buildit.commands.layersteps import small_step, source_of
@@ -32,12 +33,12 @@ from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
 from buildit.model.image import App
+from buildit.model.listed import PackageFacts
 from buildit.model.plan import (
     About,
     ContainerPlan,
     ImageStep,
     LayerStep,
-    PackageFacts,
     PackageStep,
     RunStep,
     Task,
@@ -73,8 +74,10 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     if base is not None and choice.container.awaits_base:
         choice = choose(options, loaded, fetched_lists(downloads), base.inherited)
         base = moved_base(base, choice)
+    copies = copies_of(choice, downloads)
     chosen, debs = choice.selection.chosen, choice.roots.debs
     consulted: list[Path] = [*choice.consulted, *(() if base is None else base.consulted)]
+    consulted += (path for one in copies.images.values() for path in one.consulted)
     inputs = {}
     for name, one in chosen.items():
         inputs[name], looked = local_inputs(choice, one, downloads)
@@ -99,13 +102,17 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     if choice.container.pending:
         choice = read_again(choice, KnownPackages(facts, pinned=True), fetched_lists(downloads))
     synced, opened = _synced_accounts(choice.container, facts)
-    plan = container_plan(choice, toolchain, made, synced, keys, facts, base)
+    plan = container_plan(choice, toolchain, made, synced, keys, facts, base, copies)
     below = None if base is None else base.answers
     plan, answers = with_debs(check_images(plan, synced), choice, answers, below, downloads)
     section = _section(choice, inputs, made, answers)
-    section = replace(section, images={} if base is None else base.pins)
-    pins = Pins(choice.lock, section, plan.platform)
+    images = {**copies.pins, **({} if base is None else base.pins)}
+    section = replace(section, images=images, files=copies.pinned)
+    pins = Pins(choice.lock, section, options.recipe.section(plan.platform))
     return PlannedContainer(plan, pins, tuple(dict.fromkeys((*consulted, *opened))))
+
+
+_NO_COPIES = Copies()
 
 
 def container_plan(
@@ -116,10 +123,11 @@ def container_plan(
     debs: Mapping[int, BuildKey],
     facts: Mapping[str, PackageFacts],
     base: Base | None = None,
+    copies: Copies = _NO_COPIES,
 ) -> ContainerPlan:
     """The plan of a container; `synced` are the accounts that its sync steps bring, `debs` the
     keys of the Debian packages that it names, by step, `facts` what templates may ask of packages,
-    `base` what it begins with.
+    `base` what it begins with, `copies` what it takes of elsewhere.
 
     Raises:
         RecipeError: an owner, the app or an account is wrong.
@@ -146,9 +154,9 @@ def container_plan(
         os=target.os,
         arch=names.get("arch", target.arch),
         toolchain=toolchain,
-        tasks=(*(() if base is None else (base.task,)), *made.values()),
+        tasks=_every_task(base, copies, made.values()),
         views=sliced_tasks(made.values(), toolchain, choice.sliced, RULES),
-        steps=tuple(_layer_steps(choice, keys, made, debs, owners, base)),
+        steps=tuple(_layer_steps(choice, keys, made, debs, owners, base, copies)),
         images=_images(container),
         tests=image_tests(container, app),
         app=app,
@@ -165,7 +173,7 @@ def container_plan(
         listed=listed_steps(container),
         said=sayings(container),
         lists=tuple(map(str, container.files)),
-        pinned=container.pinned,
+        pinned=(*container.pinned, *copies.pinned.values()),
     )
 
 
@@ -175,6 +183,11 @@ def _app(container: Container, base: Base | None, ids: Ids) -> App | None:
     if app is None or is_late(container):
         return app
     return app_with_ids(app, ids, places_of(container))
+
+
+def _every_task(base: Base | None, copies: Copies, made: Iterable[Task]) -> tuple[Task, ...]:
+    first = () if base is None else (base.task,)
+    return tuple({one.key: one for one in (*first, *copies.tasks, *made)}.values())
 
 
 def _remarks(container: Container, app: App | None) -> tuple[str, ...]:
@@ -192,6 +205,7 @@ def _layer_steps(
     debs: Mapping[int, BuildKey],
     owners: Ids,
     base: Base | None,
+    copies: Copies,
 ) -> Iterator[LayerStep]:
     """The steps that give layers; `keys` are by the names of tasks."""
     roots, project = choice.roots, choice.container.directory
@@ -209,7 +223,7 @@ def _layer_steps(
             yield PackageStep(key, roots.origins[number], tuple(made[key].outputs))
         elif number in debs:
             yield PackageStep(debs[number], roots.origins[number])
-        elif small := small_step(step, project, owners, partial(app_so_far, above, said)):
+        elif small := small_step(step, project, owners, partial(app_so_far, above, said), copies):
             owners = below if isinstance(small, RunStep) else owners
             yield small
 
@@ -220,8 +234,9 @@ def _synced_accounts(
     """The accounts that sync steps bring, and the files that were looked for."""
     found = []
     for step in container.steps:
-        if (spec := step.spec.sync) is not None:
-            src, root = source_of(spec, step, container.directory)
+        spec = step.spec.sync
+        if spec is not None and isinstance(spec.src, str):
+            src, root = source_of(spec.src, step, container.directory)
             directory = Path(root) if root else container.directory
             fill = filling(step.names, facts) if spec.template else None
             found.append((directory, src, spec.dest, fill))

@@ -320,7 +320,7 @@ def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
 def _own_files(plan: ContainerPlan) -> Iterator[Path]:
     """The files of `spec_files`, with those that an included list copies from elsewhere."""
     root = Path(plan.directory)
-    taken = (Path(step.root or root) / step.src for step in plan.takes)
+    taken = (Path(step.root or root) / path for step in plan.takes for path in step.places)
     lists = map(Path, plan.lists)
     for place in dict.fromkeys((*(root / name for name in _SPEC), *lists, *taken)):
         found = sorted(place.rglob("*")) if place.is_dir() else [place]

@@ -246,7 +246,7 @@ def opened(config: Config, options: Options, report: Reporter) -> Iterator[Run]:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """The lock of a container, and the section of its platform as it would be now."""
+    """The lock of a container, and the section of its platform, and stage, as it would be now."""
 
     lock: Lock
     section: Section
@@ -316,6 +316,25 @@ def write_lock(directory: Path, lock: Lock) -> None:
         raise StoreError(message, place=str(path), hint=hint) from error
 
 
+_WRITING = threading.Lock()
+
+
+def write_sections(directory: Path, sections: Mapping[str, Section], known: Lock) -> None:
+    """Replace sections of the lock beside a container, which other stages may write just now;
+    `known` is the lock where it cannot be read.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with _WRITING:
+        lock = known
+        with suppress(RecipeError):
+            lock = read_lock(directory)
+        for name, section in sections.items():
+            lock = lock.with_section(name, section)
+        write_lock(directory, lock)
+
+
 # -- the plan
 
 
@@ -376,13 +395,28 @@ def _filling(plan: ContainerPlan, names: Mapping[str, str]) -> Filler:
 
 
 class Unbuilt(RecipeError):  # noqa: N818 - what it is
-    """A container that another one begins with is not built as its files and its lock say; `asked`
-    is how it is to be."""
+    """A container that another one begins with, or takes files of, is not built as its files and
+    its lock say; `asked` is how it is to be. `others` are further ones."""
 
     def __init__(self, asked: Options, place: str, reason: str) -> None:
-        message = f"the base container {asked.directory} is not built: {reason}"
-        super().__init__(message, place=place, hint=f"build it first: buildit {asked.directory}")
+        stage = asked.recipe.stage
+        what = f"stage {stage} of" if stage else "base container"
+        message = f"the {what} {asked.directory} is not built: {reason}"
+        command = f"buildit {asked.directory}{f' --target {stage}' if stage else ''}"
+        super().__init__(message, place=place, hint=f"build it first: {command}")
         self.asked, self.reason = asked, reason
+        self.others: tuple[Unbuilt, ...] = ()
+
+
+@contextmanager
+def of_stage(stage: str) -> Iterator[None]:
+    """What fails in a stage names it. Raises BuilditError: as it came."""
+    try:
+        yield
+    except BuilditError as error:
+        if stage:
+            error.details = (*error.details, f"in the stage {stage}")
+        raise
 
 
 @contextmanager
@@ -440,8 +474,8 @@ def prepare(options: Options, report: Reporter) -> Prepared:
         return _fresh(options, report)  # a stamp is a cache: a foreign one is a miss
     if not _has_inputs(plan, settings.store / BLOBS):
         return _fresh(options, report)
-    before = read_lock(options.directory)
-    pins = Pins(before, before.section(plan.platform), plan.platform)
+    before, name = read_lock(options.directory), options.recipe.section(plan.platform)
+    pins = Pins(before, before.section(name), name)
     return Prepared(options, plan, settings, pins)
 
 
@@ -454,7 +488,7 @@ def _has_inputs(plan: ContainerPlan, blobs: Path) -> bool:
         (blobs / blob).is_file()
         for node in plan.tasks
         for blob in {*node.inputs.blobs} - {patch.digest for patch in node.inputs.patches}
-    )
+    ) and all((blobs / one.fetched.digest).is_file() for one in plan.takes if one.fetched)
 
 
 def _settings(plain: dict[str, Any], options: Options) -> Config:
@@ -514,6 +548,6 @@ def lock(prepared: Prepared, report: Reporter) -> None:
             report(Notice(f"lock: {line}"))
     if options.locked or options.use:
         return
-    write_lock(options.directory, pins.changed())
+    write_sections(options.directory, {pins.platform: pins.section}, pins.lock)
     if not prepared.fresh and lines:  # only times of synced files: the plan is as it was
         stamp.renew(options.question("plan"), changed=[prepared.lock_path])

@@ -71,7 +71,8 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
         for part in (one for one in parts if one.key == "cmd" and not (late or app.exec)):
             _program(app.argv, part.step, *part.path, 0)
         return app
-    if (base is not None and base.app != Inherited().app) or any(one.value == () for one in parts):
+    below = base is not None and base.app != Inherited().app
+    if below or (parts and late) or any(one.value == () for one in parts):
         return app
     if apps:
         hint = "write the program: exec: [/usr/bin/x]"
@@ -166,7 +167,9 @@ _SURROUNDINGS = ("env", "user", "group", "workdir")
 
 def is_late(container: Container) -> bool:
     """Whether a base or a command makes programs and accounts, which are known once they ran."""
-    return any(step.spec.from_ is not None or step.spec.run is not None for step in container.steps)
+    specs = [step.spec for step in container.steps]
+    copied = any(one.sync is not None and isinstance(one.sync.src, tuple) for one in specs)
+    return copied or any(one.from_ is not None or one.run is not None for one in specs)
 
 
 def _with(app: App, part: SaidPart, *, late: bool) -> App:
@@ -230,7 +233,10 @@ def places_of(container: Container) -> dict[str, str]:
 
 
 def app_remarks(app: App) -> Iterator[str]:
-    """What looks like a habit of Dockerfiles that no image format honours."""
+    """What looks like a habit of Dockerfiles that no image format honours, and that nothing runs
+    where it is so."""
+    if not app.argv:
+        yield "nothing says what runs: only OCI images hold what is said of it"
     for name, value in app.environment:
         if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):
             what = f"environment: {name} is {value!r} word for word, nothing fills in the variable"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from buildit.model.plan import ListedStep, Saying
+from buildit.model.listed import ListedStep, Saying
 from buildit.model.words import yaml_word
 from buildit.plan.evaluate import written_at
 from buildit.recipe.container import (
@@ -18,6 +18,7 @@ from buildit.recipe.container import (
     LoadedStep,
     RunSpec,
     StepSpec,
+    SyncSpec,
     UrlSpec,
 )
 from buildit.recipe.schema import spelled
@@ -133,6 +134,14 @@ def listed_steps(container: Container) -> tuple[ListedStep, ...]:
     )
 
 
+def _synced(spec: SyncSpec) -> str:
+    src = spec.src if isinstance(spec.src, str) else " ".join(spec.src)
+    if spec.from_ is None:
+        return src
+    ((kind, text),) = spec.from_.model_dump(exclude_unset=True).items()
+    return f"{src} of {spelled(kind)} {text}"
+
+
 def _text(spec: StepSpec) -> str:
     """What a step is about, in a few words."""
     match spec:
@@ -143,7 +152,7 @@ def _text(spec: StepSpec) -> str:
         case StepSpec(package=DebianPackageStep(debian=text)):
             return f"debian:{text}"
         case StepSpec(sync=sync) if sync is not None:
-            return f"{sync.src} to {sync.dest}{' (template)' if sync.template else ''}"
+            return f"{_synced(sync)} to {sync.dest}{' (template)' if sync.template else ''}"
         case StepSpec(image=image) if image is not None:
             return image.type
         case StepSpec(app=app) if app is not None:

@@ -24,7 +24,8 @@ from buildit.make.run_step import kept_step, trees_below
 from buildit.make.run_task import STEP_ENVIRONMENT
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image_test import ImageTest
-from buildit.model.plan import ContainerPlan, ListedStep, RunStep, Task
+from buildit.model.listed import ListedStep
+from buildit.model.plan import ContainerPlan, RunStep, Task
 from buildit.remote.binhost.remotes import Remotes
 from buildit.sandbox.container import run_contained
 from buildit.sandbox.owned import OwnedTrees

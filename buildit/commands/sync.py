@@ -19,11 +19,13 @@ from pathlib import Path
 from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.contents import way
+from buildit.commands.archives import holds_tar
 from buildit.digest import Digest, digest_bytes, digest_stream
-from buildit.errors import RecipeError
+from buildit.errors import IntegrityError, RecipeError
 from buildit.make.layer import opened_project
 from buildit.model.globs import path_matcher
-from buildit.model.plan import ContainerPlan, SyncStep
+from buildit.model.ignored import ignored_by, may_take_back
+from buildit.model.plan import ContainerPlan, LayerFile, SyncStep
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.model.words import some
 from buildit.recipe.yaml.node import shown_place
@@ -84,7 +86,8 @@ class SyncedBefore:
     `relative` is its path beneath `src`, "" for `src` itself; `source` the path in the project
     that its bytes come from. `mode` is as it lies there. `target` is a link's text, or the
     `relative` of the file that a hard link is another name of; `time` is of a file, in seconds.
-    `text` is what a template became, whose are then digest and size.
+    `text` is what a template became, whose are then digest and size. `layer` has its bytes, and
+    `entry` its attributes, where it is not of the project.
     """
 
     relative: str
@@ -96,20 +99,40 @@ class SyncedBefore:
     digest: Digest | None = None
     time: int = EPOCH
     text: bytes | None = None
+    layer: LayerFile | None = None
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """All that one step takes, parents first; `remarks` say what of it does not arrive."""
+    """All that one source of a step takes, parents first; `remarks` say what of it does not arrive.
+    `further` are its other sources; `source` is the path of one of several. It is an `archive`
+    where the step unpacks it."""
 
     step: SyncStep
     nodes: tuple[SyncedBefore, ...]
     remarks: tuple[str, ...] = ()
+    further: tuple[Taken, ...] = ()
+    source: str = ""
+    archive: bool = False
+
+    @property
+    def parts(self) -> tuple[Taken, ...]:
+        """Each source by itself."""
+        return (replace(self, further=()), *self.further)
+
+    def with_step(self, step: SyncStep) -> Taken:
+        """The same where the owner of the step is known."""
+        return replace(self, step=step, further=tuple(one.with_step(step) for one in self.further))
 
     def name(self, found: SyncedBefore) -> str:
         """Where a node goes as the step says it, whatever links the image has on the way."""
-        is_directory = self.nodes[0].kind is Kind.DIRECTORY
-        named = destination(self.step.dest, self.step.src, is_directory)
+        is_directory, dest = self.nodes[0].kind is Kind.DIRECTORY, self.step.dest
+        source = self.source or self.step.src
+        if self.step.parents:
+            above = source if is_directory else posixpath.dirname(source)
+            dest = posixpath.join(dest, above) + "/"
+        named = destination(dest, source, is_directory)
         return posixpath.join(named, found.relative) if found.relative else named
 
 
@@ -131,16 +154,62 @@ def take(project: Path, step: SyncStep, own: Own, fill: Filler | None = None) ->
     """
     if any(part.startswith(_WHITEOUT) for part in step.dest.split("/")):
         raise wrong_sync(step.place, f"{shown(step.dest)!r}: {_DELETING}", "name another `dest`")
+    if step.fetched is not None:
+        at = LayerFile("", step.fetched.digest, step.fetched.size, 0)
+        size, digest = step.fetched.size, step.fetched.digest
+        node = SyncedBefore("", step.sources[0], Kind.FILE, 0o644, size, digest=digest, layer=at)
+        return Taken(step, (node,), source=step.sources[0])
     project = _project(project, step)
     if (step.names is None) != (fill is None):
         raise ValueError("what fills in templates comes with a step that has some")
     with opened_project(project, step.src, step.place) as root:
-        walk = _Walk(root, step, own)
-        nodes = walk.nodes()
-        read = (_read(root, found, walk.bare, project, fill) for found in nodes)
-        taken = Taken(step, tuple(read))
+        if step.sources:
+            each = (_part(root, one, own, project, fill) for one in _each_source(root, step, own))
+            parts = [replace(one, step=step) for one in each]
+            return replace(parts[0], further=tuple(parts[1:]))
+        taken = _part(root, step, own, project, fill)
     _check_modes(taken)
+    return taken
+
+
+def _part(root: Root, step: SyncStep, own: Own, project: Path, fill: Filler | None) -> Taken:
+    """What one source takes."""
+    walk = _Walk(root, step, own)
+    read = [_read(root, found, walk.bare, project, fill) for found in walk.nodes()]
+    taken = Taken(step, tuple(read), source=step.src if step.sources else "")
+    if step.extract and read[0].kind is Kind.FILE:
+        with root.open_file(read[0].source) as stream:
+            taken = replace(taken, archive=holds_tar(stream))
     return replace(taken, remarks=tuple(_remarks(walk, taken)))
+
+
+def _each_source(root: Root, step: SyncStep, own: Own) -> Iterator[SyncStep]:
+    """The step for each path that its sources fit.
+
+    Raises:
+        RecipeError: one fits nothing that is for an image.
+    """
+    ignored = ignored_by(step.ignore, step.place)
+
+    def names(directory: str) -> list[str]:
+        try:
+            return root.listdir(directory or ".")
+        except (OSError, IntegrityError):
+            return []
+
+    def may_be_kept(path: str) -> bool:
+        """Whether something beneath a directory that is ignored is not."""
+        return may_take_back(step.ignore) and stat.S_ISDIR(root.lstat(path).st_mode)
+
+    for source in step.sources:
+        paths = expanded(source, names, step.place)
+        if GLOBS & {*source}:
+            paths = [one for one in paths if not own.has(one)]
+        paths = [one for one in paths if one == "." or not ignored(one) or may_be_kept(one)]
+        if not paths:
+            hint = "see what lies there, and what `.dockerignore` leaves out"
+            raise wrong_sync(step.place, f"no file fits {source!r}", hint)
+        yield from (replace(step, src=one) for one in paths)
 
 
 def watched(project: Path, step: SyncStep, own: Own) -> list[str]:
@@ -149,12 +218,17 @@ def watched(project: Path, step: SyncStep, own: Own) -> list[str]:
     Raises:
         RecipeError: as `take`.
     """
+    if step.fetched is not None:
+        return []
     project = _project(project, step)
     with opened_project(project, step.src, step.place) as root:
-        nodes = _Walk(root, step, own).nodes()
+        each = [*_each_source(root, step, own)] if step.sources else [step]
+        nodes = [node for one in each for node in _Walk(root, one, own).nodes()]
     real = [os.path.join(project, found.source) for found in nodes]
     links = [os.path.dirname(path) for path, f in zip(real, nodes, strict=True) if f.target]
-    return [os.path.normpath(os.path.join(project, step.src)), *real, *dict.fromkeys(links)]
+    named = [os.path.normpath(os.path.join(project, one.src)) for one in each]
+    globbed = [os.path.join(project, path) for path in step.places] if step.sources else []
+    return [*named, *globbed, *real, *dict.fromkeys(links)]
 
 
 def _project(project: Path, step: SyncStep) -> Path:
@@ -166,6 +240,27 @@ def wrong_sync(place: str, message: str, hint: str) -> RecipeError:
     return RecipeError(message, place=place, hint=hint)
 
 
+GLOBS = frozenset("*?[")
+
+
+def expanded(pattern: str, names: Callable[[str], Iterable[str]], place: str) -> list[str]:
+    """The paths that a pattern fits, sorted; one without globs is itself. `names` gives what is in
+    a directory, nothing for what is none."""
+    found = [""]
+    for part in posixpath.normpath(pattern).strip("/").split("/"):
+        if not GLOBS & {*part}:
+            found = [posixpath.normpath(posixpath.join(above, part)) for above in found]
+            continue
+        matches = path_matcher(part, place=place)
+        found = [
+            posixpath.join(above, name)
+            for above in found
+            for name in sorted(names(above if above != "." else ""))
+            if matches(name)
+        ]
+    return [one for one in found if one] or ([] if GLOBS & {*pattern} else ["."])
+
+
 class _Walk:
     """The nodes of one step, and what was met on the way."""
 
@@ -175,6 +270,8 @@ class _Walk:
         self._own = own
         self._excluded = [(glob, path_matcher(glob, place=step.place)) for glob in step.exclude]
         self._skipped: set[str] = set()
+        self._ignored = ignored_by(step.ignore, step.place)
+        self._taken_back = may_take_back(step.ignore)
         self._inodes: dict[tuple[int, int], SyncedBefore] = {}
         self.left_out: list[str] = []
         self.matched: set[str] = set()
@@ -189,19 +286,27 @@ class _Walk:
             raise wrong_sync(step.place, f"{step.src!r} {what}", "sync what it is made from")
         first = self._node("", src, self._root.lstat(src))
         if first.kind is not Kind.DIRECTORY:
-            if step.exclude:
+            if step.exclude and not step.sources:
                 what = "is no directory, and `exclude` is for what is in one"
                 raise wrong_sync(step.place, f"{step.src!r} {what}", "leave `exclude` out")
             return [first]
         if not step.recursive:
             raise wrong_sync(step.place, f"{step.src!r} is a directory", "add `recursive: true`")
         found = [first]
+        waiting: dict[str, SyncedBefore] = {}
+        """Directories that are ignored, and something beneath them perhaps is not."""
         with self._root.inner(src) if src else nullcontext(self._root) as inner:
             for relative, inside in inner.walk(lambda path: path not in self._skipped):
                 source = posixpath.join(src, relative)
                 if self._leaves_out(relative, source, inside):
                     self._skipped.add(relative)
+                elif self._step.ignore and self._ignored(source):
+                    if self._taken_back and stat.S_ISDIR(inside.st_mode):
+                        waiting[relative] = self._node(relative, source, inside)
+                    else:
+                        self._skipped.add(relative)
                 else:
+                    found += (waiting.pop(one) for one in _above(relative) if one in waiting)
                     found.append(self._node(relative, source, inside))
         return found
 
@@ -278,6 +383,12 @@ class _Walk:
         return found
 
 
+def _above(path: str) -> list[str]:
+    """The directories above a path, the first the highest."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
 def _read(
     root: Root, found: SyncedBefore, bare: list[str], project: Path, fill: Filler | None
 ) -> SyncedBefore:
@@ -349,6 +460,17 @@ def dated(everything: Iterable[Taken], pinned: Times, now: int) -> tuple[tuple[T
     A file that is pinned keeps its time. Another one has `now`, or a second more than the name had
     before, so that no client takes the new content for the old one.
     """
+    steps = [*everything]
+    flat = [part for one in steps for part in one.parts]
+    done, times = _dated(flat, pinned, now)
+    parts, result = iter(done), []
+    for one in steps:
+        first, *further = (next(parts) for _ in one.parts)
+        result.append(replace(first, further=tuple(further)))
+    return tuple(result), times
+
+
+def _dated(everything: Iterable[Taken], pinned: Times, now: int) -> tuple[tuple[Taken, ...], Times]:
     latest: dict[str, int] = {}
     for (name, _), time in pinned.items():
         latest[name] = max(time, latest.get(name, time))

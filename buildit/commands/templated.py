@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from buildit.commands.sync import LARGEST_TEMPLATE, Filler
 from buildit.errors import RecipeError
-from buildit.model.plan import PackageFacts
+from buildit.model.listed import PackageFacts
 from buildit.recipe.packagefacts import PACKAGES_VARIABLE, facts_of
 from buildit.recipe.template.render import Variables, render_scalar
 from buildit.recipe.yaml.node import Place, Scalar, character_name

@@ -125,7 +125,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             _check_planned(task, find_base(image.kind, Path(image.path), image.platform))
             work.mkdir(exist_ok=True)
             made = [layers.of_aci(Path(image.path), work / "plain.tar")]
-        elif image.kind == "container":
+        elif image.kind in ("container", "stage"):
             made = [layers.own(diff_id, image.path) for diff_id in read_from(task.record)[1]]
         else:
             with _opened(image, place.store) as (layout, found):

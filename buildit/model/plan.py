@@ -16,8 +16,10 @@ from typing import Literal
 from buildit.digest import BuildKey, Digest
 from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME
+from buildit.model.copying import CopyOrigin, FetchedFile
 from buildit.model.image import App
 from buildit.model.image_test import ImageTest
+from buildit.model.listed import ListedStep, PackageFacts, Saying
 from buildit.model.services import Init
 from buildit.model.sources import PatchRef, SourceRef
 
@@ -56,9 +58,10 @@ WHOLE = DebView()
 class ImageRef:
     """An image that a container begins with.
 
-    `reference` is as it is written; `kind` is `oci`, `docker-archive`, `aci`, `container` or
-    `suite`. `digest` pins it: that of the manifest, of a docker archive its config's, of an ACI
-    the file's, of a container one over its config and layers, of a suite one over its .debs. `path`
+    `reference` is as it is written; `kind` is `oci`, `docker-archive`, `aci`, `container`, `stage`
+    or `suite`. `digest` pins it: that of the manifest, of a docker archive its config's, of an ACI
+    the file's, of a container or stage one over its config and layers, of a suite one over its
+    .debs. `path`
     is an absolute one of this machine, empty where the image is in a registry, or a suite's.
     `place` is where the step was written, for messages only.
     """
@@ -310,6 +313,10 @@ class SyncStep:
     plan's `packages`. `root` is the directory that `src` is beneath where that is not the
     container's. `owner`, where it is not empty, is `user:group` as the image at this step names
     them, and the numbers say nothing.
+
+    `sources` are several, with globs, which lie as a Dockerfile's COPY lays them; `src` is then all
+    of them for people. `ignore` are patterns of a .dockerignore. They are of an `origin`, or of a
+    URL (`fetched`), where there is one; `keeps` is whether owners are as there.
     """
 
     src: str
@@ -324,7 +331,27 @@ class SyncStep:
     names: Mapping[str, str] | None = None
     root: str = ""
     owner: str = ""
+    sources: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    extract: bool = False
+    parents: bool = False
+    keeps: bool = False
+    origin: CopyOrigin | None = None
+    fetched: FetchedFile | None = None
     step: Literal["sync"] = "sync"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What of the project is looked at: each source up to its first glob."""
+        if self.fetched is not None or self.origin is not None:
+            return ()
+        return tuple(map(_before_globs, self.sources)) or (self.src,)
+
+
+def _before_globs(path: str) -> str:
+    parts = path.split("/")
+    plain = [number for number, part in enumerate(parts) if {*"*?["} & {*part}]
+    return "/".join(parts[: plain[0]] if plain else parts) or "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,40 +454,6 @@ LayerStep = (
 
 
 @dataclass(frozen=True, slots=True)
-class ListedStep:
-    """A step as it is listed: `kind` is its key, `text` what it is about, `place` where it was
-    written."""
-
-    kind: str
-    text: str
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Saying:
-    """What a step says of the image: `key` is such as `entrypoint` or `env PATH`. `later` is where
-    a later step says otherwise, which wins; empty where this one counts."""
-
-    key: str
-    value: str
-    place: str
-    later: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PackageFacts:
-    """What templates may ask of a package. `flags` are truth values, or texts of choices; `digest`
-    is a .deb's SHA-256, else the key."""
-
-    version: str
-    license: str = ""
-    homepage: str = ""
-    description: str = ""
-    flags: Mapping[str, bool | str] = field(default_factory=dict)
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ImageStep:
     """One image to emit; `content` is the rendered manifest of the user, else empty; `split` makes
     an image of each package."""
@@ -539,8 +532,9 @@ class ContainerPlan:
     @property
     def is_late(self) -> bool:
         """Whether only the layers say which programs and accounts the image has: a base or a
-        command makes some of them."""
-        return any(isinstance(step, FromStep | RunStep) for step in self.steps)
+        command makes some of them, or they are copied."""
+        copies = any(isinstance(step, SyncStep) and step.sources for step in self.steps)
+        return copies or any(isinstance(step, FromStep | RunStep) for step in self.steps)
 
     def place_of(self, key: str) -> str | None:
         """Where what counts of a key, such as `user`, was written; None where it is nowhere."""
@@ -548,9 +542,12 @@ class ContainerPlan:
 
     @property
     def wanted(self) -> tuple[OutputRef, ...]:
-        """The outputs that its images are made of: those of a base, and `roots`."""
+        """The outputs that its images are made of: those of a base, of what files are copied of,
+        and `roots`."""
         first = self.begins_with
-        return (*(() if first is None else first.roots), *self.roots)
+        origins = (step.origin for step in self.steps if isinstance(step, SyncStep))
+        copied = {(one.key, name): None for one in origins if one for name in one.outputs}
+        return (*(() if first is None else first.roots), *copied, *self.roots)
 
     @property
     def names(self) -> tuple[tuple[str, BuildKey], ...]:
@@ -559,8 +556,9 @@ class ContainerPlan:
 
     @property
     def takes(self) -> tuple[SyncStep, ...]:
-        """What the steps take of the project, in their order."""
-        return tuple(step for step in self.steps if isinstance(step, SyncStep))
+        """What the steps take that has its time from the lock, in their order."""
+        synced = (step for step in self.steps if isinstance(step, SyncStep))
+        return tuple(step for step in synced if step.origin is None)
 
     @property
     def commands(self) -> tuple[RunStep, ...]:

@@ -75,6 +75,11 @@ class RecipeOptions:
         told = (repr(one) for one in (self.file, self.stage, self.name, self.version, *pairs))
         return ("recipe", *told, *self.formats)
 
+    def section(self, platform: str) -> str:
+        """What the lock calls its section for a platform, such as `linux/amd64`: one for each stage
+        that is asked for by name."""
+        return f"{platform} {self.stage}" if self.stage else platform
+
     def of_stage(self, name: str) -> RecipeOptions:
         """The same for another stage of the recipe, which has no name of its own."""
         return RecipeOptions(self.file, name, self.values, self.images, facts=self.facts)

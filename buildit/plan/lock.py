@@ -93,6 +93,7 @@ class Section:
     locks of older versions have none. `images` maps the reference of an image in a registry, as
     `Reference` writes it, to the digest of this platform's manifest. `facts` are what a recipe that
     is a template asked for, by name: facts, and parameters of the command line.
+    `files` maps a URL that a sync step takes to the digest of what was there.
     """
 
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
@@ -106,6 +107,7 @@ class Section:
     commits: tuple[LockedCommit, ...] = ()
     images: Mapping[str, Digest] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Digest] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,11 @@ class Lock:
     def begun(self, platform: str) -> Section:
         """The section of a platform; where there is none yet, what another says that holds for
         every platform: versions, patches, commits, times of files."""
-        if platform in self.sections or not self.sections:
+        _, _, stage = platform.partition(" ")
+        alike = [name for name in self.sections if name.partition(" ")[2] == stage]
+        if platform in self.sections or not alike:
             return self.section(platform)
-        other = self.sections[min(self.sections)]
+        other = self.sections[min(alike)]
         return replace(other, debs={}, requests={}, indices={}, sources=(), outputs={}, images={})
 
     def synced(self, platform: str) -> Mapping[tuple[str, Digest], int]:
@@ -150,6 +154,7 @@ def _rows(section: Section) -> Iterator[tuple[str, ...]]:
             yield "deb", asker, d.name, d.version, d.arch, d.suite, d.path, str(d.size), d.digest
     yield from (("request", *pair) for pair in section.requests.items())
     yield from (("fact", *pair) for pair in section.facts.items())
+    yield from (("file", *pair) for pair in section.files.items())
     yield from (("image", *pair) for pair in section.images.items())
     yield from (("index", *pair) for pair in section.indices.items())
     for one in section.packages:
@@ -217,6 +222,7 @@ def _commit(text: str) -> str:
 _RECORDS: Mapping[str, tuple[int, tuple[Callable[[str], object], ...]]] = {
     "deb": (2, (str, str, str, str, str, str, _size, _digest)),
     "fact": (1, (str, str)),
+    "file": (1, (str, _digest)),
     "git": (0, (str, str, _tag, _yes, _commit, _digest)),
     "image": (1, (str, _digest)),
     "index": (1, (str, str)),
@@ -305,6 +311,7 @@ class _Records:
             outputs={(package, output): diff_id for package, output, diff_id in rows["output"]},
             images=dict(rows["image"]),
             facts=dict(rows["fact"]),
+            files=dict(rows["file"]),
             synced={(name, digest): moment for name, digest, moment in rows["synced"]},
         )
 
@@ -330,6 +337,7 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
     lines += _moved("tag of ", *tagged)
     lines += _moved("fact ", *({**section.facts} for section in (old, new)))
     lines += _moved("image ", *({**section.images} for section in (old, new)))
+    lines += _moved("file ", *({**section.files} for section in (old, new)))
     sources = ([(one, one.digest) for one in each.sources] for each in (old, new))
     patches = ([(one, one.canonical) for one in each.patches] for each in (old, new))
     for prefix, rows in (("source of ", sources), ("patch of ", patches)):

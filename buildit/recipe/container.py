@@ -79,6 +79,8 @@ class FromSpec(Model):
     suite: schema.Line | None = None
     """`debian-12`: a root of Debian's own packages, which its scripts configure; with apt and
     dpkg."""
+    stage: schema.Line | None = None
+    """Another stage of the same recipe, a Dockerfile."""
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
@@ -90,10 +92,15 @@ class FromSpec(Model):
 
 
 class SyncSpec(Model):
-    """Files of the project that enter the image."""
+    """Files of the project, or of another image, that enter the image."""
 
-    src: schema.Line
-    """A file or directory beneath the container's directory."""
+    src: schema.TextOrList[schema.Line]
+    """A file or directory beneath the container's directory. Or a list of such, which go where a
+    Dockerfile's COPY puts them: globs fit names (`*`, `?`, `[a-z]`), a file goes into a `dest` that
+    is a directory, the content of a directory into `dest`. Or an `https://…` URL in such a list."""
+    from_: FromSpec | None = None
+    """The image that they are taken of, with the modes, owners, times and links that they have
+    there; beside a list in `src`, whose paths are from its root."""
     dest: schema.ImagePath
     """Where it goes; with a trailing slash, into that directory."""
     recursive: schema.OnOff = False
@@ -102,10 +109,19 @@ class SyncSpec(Model):
     """Mode of files; without it 0755 for those with an x bit, else 0644."""
     dirmode: schema.Mode | None = None
     """Mode of the directories that are synced or made on the way, such as 1777, else 0755."""
-    owner: schema.Line = "0:0"
-    """`uid:gid` of files and new directories: numbers, or names of packages or `users`."""
+    owner: schema.Line | None = None
+    """`uid:gid` of files and new directories: numbers, or names of packages or `users`; without it
+    0:0, and of another image or an archive what they have there."""
     exclude: tuple[schema.Line, ...] = ()
     """Globs over paths beneath `src` that stay out: `tmp`, `cache/**`, `*.bak`, `**/*.bak`."""
+    ignore: tuple[schema.Line, ...] = ()
+    """Patterns of a .dockerignore, over paths of the container's directory; beside a list."""
+    extract: schema.OnOff = False
+    """Whether a file that is a tar, compressed or not, goes into `dest` unpacked; beside a list."""
+    parents: schema.OnOff = False
+    """Whether each goes beneath `dest` with the directories of its path; beside a list."""
+    sha256: schema.Sha256 | None = None
+    """The SHA-256 of what is at the URL; without it the lock pins what is there."""
     template: schema.OnOff = False
     """Files are templates over the variables of this step and `packages`; text in UTF-8 only."""
 

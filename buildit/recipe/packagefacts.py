@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Map
 
-from buildit.model.plan import PackageFacts
+from buildit.model.listed import PackageFacts
 from buildit.recipe.template.render import Value
 
 PACKAGES_VARIABLE = "packages"

@@ -204,14 +204,16 @@ class Garbage:
     size: int = 0
 
 
-def add_root(store: Store, anchor: Path, names: Iterable[str]) -> None:
-    """Keep keys, digests and trees for as long as `anchor` exists; replaces its earlier root.
+def add_root(store: Store, anchor: Path, names: Iterable[str], part: str = "") -> None:
+    """Keep keys, digests and trees for as long as `anchor` exists; replaces its earlier root, or
+    that of the same `part` of it, such as a stage.
 
     Raises:
         StoreError: the disk is full or refuses.
     """
     real = os.path.realpath(anchor)
-    path = store.root / "roots" / f"{digest_bytes(os.fsencode(real))}.json"
+    whole = os.fsencode(f"{real}\0{part}" if part else real)
+    path = store.root / "roots" / f"{digest_bytes(whole)}.json"
     # Text of any bytes: undecodable ones are kept as surrogates, which JSON escapes.
     content = encode(GarbageRoot(Path(real), frozenset(names)))
     with located(path):

@@ -27,6 +27,7 @@ from buildit.events import Event, Notice, silent
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
+from buildit.model.listed import ListedStep, Saying
 from buildit.model.plan import (
     About,
     ContainerPlan,
@@ -34,9 +35,7 @@ from buildit.model.plan import (
     DebView,
     Dependency,
     Inputs,
-    ListedStep,
     PackageStep,
-    Saying,
     SyncStep,
     Task,
     Toolchain,

@@ -30,13 +30,13 @@ from buildit.image.merge import Member
 from buildit.image.verify import read_oci
 from buildit.make.layer import Copied
 from buildit.model.image import App, Health, Port, Volume
+from buildit.model.listed import PackageFacts
 from buildit.model.plan import (
     ContainerPlan,
     LayerFile,
     LinkToMake,
     ModesStep,
     ModeToSet,
-    PackageFacts,
     SymlinksStep,
     SyncStep,
     TextsStep,

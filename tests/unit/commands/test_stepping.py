@@ -9,7 +9,8 @@ import pytest
 from buildit.commands.stepping import find_step, layers_until, step_said
 from buildit.digest import Digest
 from buildit.errors import UsageError
-from buildit.model.plan import ContainerPlan, DirectoriesStep, ListedStep, RunStep, Toolchain
+from buildit.model.listed import ListedStep
+from buildit.model.plan import ContainerPlan, DirectoriesStep, RunStep, Toolchain
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuilditError, RecipeError
-from buildit.model.plan import PackageFacts
+from buildit.model.listed import PackageFacts
 from buildit.model.platform import named_platform
 from buildit.recipe.container import Container
 from buildit.recipe.lists import check_settled, load_container, no_fetching, of_this_machine

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from buildit.recipe.ways.dockerfile.ignored import translated_glob
+from buildit.model.ignored import translated_glob
 from buildit.recipe.ways.dockerfile.parse import Instruction, heredoc_word
 from buildit.recipe.ways.dockerfile.words import split_quoted
 from buildit.recipe.ways.nodes import list_node, map_node, step_node

@@ -7,13 +7,8 @@ import time
 import pytest
 
 from buildit.errors import RecipeError
-from buildit.recipe.ways.dockerfile.ignored import (
-    MOST_PATTERNS,
-    ignore_names,
-    ignore_patterns,
-    ignored_by,
-    may_take_back,
-)
+from buildit.model.ignored import ignored_by, may_take_back
+from buildit.recipe.ways.dockerfile.ignored import MOST_PATTERNS, ignore_names, ignore_patterns
 
 pytestmark = pytest.mark.unit
 
