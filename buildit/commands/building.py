@@ -17,6 +17,7 @@ from buildit.commands.run import (
     Prepared,
     Run,
     Unbuilt,
+    check_rules,
     lock,
     of_stage,
     prepare,
@@ -48,7 +49,6 @@ from buildit.model.plan import ContainerPlan, OutputRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
 from buildit.plan.identity import RUN
 from buildit.store.blobs import CorruptBlob
-from buildit.trust.policy import unused
 
 if TYPE_CHECKING:
     from buildit.commands.assemble import Stack
@@ -97,7 +97,7 @@ def planned_parts(
                 report(Notice(remark))
         remarks |= {*plan.remarks}
         everything.append(_locked(prepared, report))
-        _check_rules(prepared, report)
+        check_rules(prepared, report)
         _check_until(prepared)
     return tuple(everything)
 
@@ -269,21 +269,6 @@ def emit(
             report(Notice(notice))
         report(Emitted(title, emission.format, str(emission.path), emission.digest))
     return emissions
-
-
-def _check_rules(prepared: Prepared, report: Reporter) -> None:
-    """Say, when a plan is new, which trust rules fit none of its packages.
-
-    Raises:
-        UsageError: one fits but for upper and lower case.
-    """
-    plan = prepared.plan
-    names = [node.name for node in plan.tasks]
-    names += [f"debian:{deb.name}" for deb in plan.toolchain.debs]
-    found = unused(prepared.settings.trust.agreement, names)
-    if found and prepared.fresh:
-        rules = ", ".join(repr(glob) for glob in found)
-        report(Notice(f"trust: no package of this container fits the rule {rules}"))
 
 
 def _check_until(prepared: Prepared) -> None:

@@ -37,7 +37,7 @@ from buildit.remote.binhost.remotes import Remotes
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
 from buildit.store.disk import BLOBS, Vanished
-from buildit.trust.policy import Policy
+from buildit.trust.policy import Policy, unused
 
 if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
@@ -551,3 +551,18 @@ def lock(prepared: Prepared, report: Reporter) -> None:
     write_sections(options.directory, {pins.platform: pins.section}, pins.lock)
     if not prepared.fresh and lines:  # only times of synced files: the plan is as it was
         stamp.renew(options.question("plan"), changed=[prepared.lock_path])
+
+
+def check_rules(prepared: Prepared, report: Reporter) -> None:
+    """Say, when a plan is new, which trust rules fit none of its packages.
+
+    Raises:
+        UsageError: one fits but for upper and lower case.
+    """
+    plan = prepared.plan
+    names = [node.name for node in plan.tasks]
+    names += [f"debian:{deb.name}" for deb in plan.toolchain.debs]
+    found = unused(prepared.settings.trust.agreement, names)
+    if found and prepared.fresh:
+        rules = ", ".join(repr(glob) for glob in found)
+        report(Notice(f"trust: no package of this container fits the rule {rules}"))

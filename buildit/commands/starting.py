@@ -109,17 +109,6 @@ def check_starts(
         raise RecipeError(message, place=place or None, hint=hint)
 
 
-def programs_of(
-    plan: ContainerPlan, init: Init | None
-) -> Iterator[tuple[Service, str, dict[str, str]]]:
-    """What the services of a container start, and with what environment."""
-    environment = dict(plan.app.environment) if plan.app is not None else {}
-    for service in init.services if init is not None else ():
-        known = {**environment, **dict(service.environment)}
-        for words in (service.exec, service.ready.exec if service.ready is not None else ()):
-            yield from ((service, word, known) for word in words[:1])
-
-
 def _alike(tree: ImageTree, program: str) -> tuple[str, ...]:
     """Programs of the image that may be meant: `/usr/bin/nc.openbsd` for `nc`, whose name only
     Debian's alternatives would give it."""
