@@ -15,7 +15,9 @@ RECIPE_NAMES = (
     ("Containerfile", DOCKERFILE),
     ("Dockerfile", DOCKERFILE),
     ("Flockportfile", FLOCKPORT),
+    ("Flockport", FLOCKPORT),
     ("manifest.yaml", MANIFEST),
+    ("manifest.yml", MANIFEST),
 )
 """The names that are looked for in a directory, each with its kind; the first that is there counts.
 """
@@ -32,6 +34,7 @@ directory has no recipe of a container."""
 
 _PATTERNS = (
     ("*.manifest.yaml", MANIFEST),
+    ("*.manifest.yml", MANIFEST),
     ("*.yaml", OWN_RECIPE),
     ("*.flockport", FLOCKPORT),
     *((f"{name}.*", DOCKERFILE) for name in ("Containerfile", "Dockerfile")),

@@ -149,7 +149,20 @@ def find_recipe(directory: Path, wanted: RecipeOptions) -> RecipeFile:
             return RecipeFile(directory, looked[-1], kind, tuple(looked))
     message = f"there is no {CONTAINER_FILE} in {shown}"
     hint = "name the directory of a container: buildit containers/nginx-prod/"
+    if near := _like_recipes(directory):
+        hint = f"a recipe with another name is named: --file {near[0]}"
     raise UsageError(message, place=shown_place(directory / CONTAINER_FILE), hint=hint)
+
+
+def _like_recipes(directory: Path) -> list[str]:
+    """The files of a directory that are most likely recipes under another name."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    known = {name.lower() for name, _ in RECIPE_NAMES}
+    kinds = {DOCKERFILE, FLOCKPORT, MANIFEST}
+    return [one for one in names if one.lower() in known or kind_of_name(one) in kinds]
 
 
 def has_recipe(directory: Path, wanted: RecipeOptions) -> bool:

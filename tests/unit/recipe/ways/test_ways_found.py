@@ -127,3 +127,12 @@ def test_words_tell_two_questions_apart() -> None:
         RecipeOptions(formats=("a", "b")),
     ]
     assert len({one.words() for one in said}) == len(said)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.prod", "dockerfile", "wiki.flockport", "flockport"])
+def test_a_recipe_under_another_name_is_told_of(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("FROM scratch\n")
+    (tmp_path / "notes.yaml").write_text("a: b\n")
+    with pytest.raises(UsageError) as caught:
+        find_recipe(tmp_path, RecipeOptions())
+    assert caught.value.hint == f"a recipe with another name is named: --file {name}"
