@@ -32,7 +32,8 @@ from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
-from buildit.model.image import App
+from buildit.model.database import Database
+from buildit.model.image import App, Inherited
 from buildit.model.listed import PackageFacts
 from buildit.model.plan import (
     About,
@@ -145,7 +146,6 @@ def container_plan(
     inherited = None if base is None else base.inherited
     app = _app(container, base, synced.over(ids))
     said = tuple(_about(container, [made[key] for key in reached]))
-    labels = _said(container, "labels")
     return ContainerPlan(
         directory=str(container.directory),
         author=names.get("author", ""),
@@ -159,12 +159,13 @@ def container_plan(
         steps=tuple(_layer_steps(choice, keys, made, debs, owners, base, copies)),
         images=_images(container),
         tests=image_tests(container, app),
+        database=_database(container),
         app=app,
         init=init_of(container, owners, inherited),
         users=users,
         groups=groups,
         about=said,
-        labels=labels if inherited is None else inherited_labels(inherited, labels, said),
+        labels=_labels(container, inherited, said),
         annotations=_said(container, "annotations"),
         remarks=_remarks(container, app),
         borrowed=tuple(sorted(borrowed or ())),
@@ -185,6 +186,13 @@ def _app(container: Container, base: Base | None, ids: Ids) -> App | None:
     return app_with_ids(app, ids, places_of(container))
 
 
+def _labels(
+    container: Container, base: Inherited | None, about: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    labels = _said(container, "labels")
+    return labels if base is None else inherited_labels(base, labels, about)
+
+
 def _every_task(base: Base | None, copies: Copies, made: Iterable[Task]) -> tuple[Task, ...]:
     first = () if base is None else (base.task,)
     return tuple({one.key: one for one in (*first, *copies.tasks, *made)}.values())
@@ -192,6 +200,12 @@ def _every_task(base: Base | None, copies: Copies, made: Iterable[Task]) -> tupl
 
 def _remarks(container: Container, app: App | None) -> tuple[str, ...]:
     return (*container.remarks, *(() if app is None else app_remarks(app)))
+
+
+def _database(container: Container) -> Database | None:
+    """The one that starts in the container, not one that it finds elsewhere."""
+    specs = (step.spec.database for step in container.steps)
+    return next((one.database for one in specs if one is not None and one.host is None), None)
 
 
 def _has_templates(container: Container) -> bool:

@@ -28,7 +28,9 @@ from buildit.model.platform import build_platform
 from buildit.model.stack import ContainerStack
 from buildit.recipe.config import load_config
 from buildit.recipe.yaml.node import shown_place
+from buildit.sandbox.spaces import own_children
 from buildit.stack.compose import compose_files
+from buildit.stack.databases import with_image_databases
 from buildit.stack.kubernetes import kubernetes_files
 from buildit.stack.pinned import ASKING_PROGRAMS, PinnedImage, PinnedStack, with_image_ports
 from buildit.stack.quadlet import quadlet_files
@@ -97,7 +99,8 @@ def build_stack(
             at = f"{one.remote.host}/{one.remote.name}@{one.remote.digest}"
             found[one.member] = PinnedImage(at, app=one.app)
     emissions = tuple(one for parts_ in built.values() for one in parts_.emissions)
-    return _emit(PinnedStack(with_image_ports(stack, found), found), output, report, emissions)
+    whole = with_image_databases(with_image_ports(stack, found), found)
+    return _emit(PinnedStack(whole, found), output, report, emissions)
 
 
 def plan_stack_images(stack: ContainerStack, options: Options, report: Reporter) -> None:
@@ -168,7 +171,7 @@ class _Building:
         pool = BuildPool(jobs or first.settings.jobs)
         built: dict[str, BuiltParts] = {}
         try:
-            with ThreadPoolExecutor(len(planned), "stack") as threads:
+            with own_children(), ThreadPoolExecutor(len(planned), "stack") as threads:
                 works = {
                     name: submit(threads, partial(self._part, everything, pool))
                     for name, everything in planned.items()
@@ -223,9 +226,10 @@ def _pinned_image(
     app = image.image.app
     if registry is not None:
         name = f"{registry.host}/{registry.name}/{container_part(prepared.plan.name)}"
-        return PinnedImage(f"{name}@sha256:{emission.digest}", "", app, found)
+        reference = f"{name}@sha256:{emission.digest}"
+        return PinnedImage(reference, "", app, found, prepared.plan.database)
     archive = os.path.relpath(emission.path, output)
-    return PinnedImage(emission.digest, archive, app, found)
+    return PinnedImage(emission.digest, archive, app, found, prepared.plan.database)
 
 
 def _emit(

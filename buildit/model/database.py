@@ -51,14 +51,20 @@ ENGINES = {one.name: one for one in (POSTGRESQL, MARIADB)}
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database: `password` is the id of a secret, empty where there is none: then only accounts
-    of its own container come in, without one."""
+    """A database of the engine of this name. `password` is the id of a secret, empty where there is
+    none: then only accounts of its own container come in, without one. With `network` others reach
+    it, too."""
 
-    engine: DatabaseEngine
+    engine: str
     name: str
     user: str
     password: str
     port: int
+    network: bool = False
+
+    @property
+    def kind(self) -> DatabaseEngine:
+        return ENGINES[self.engine]
 
 
 def where_it_is(database: Database, host: str = "") -> dict[str, str]:
@@ -66,7 +72,7 @@ def where_it_is(database: Database, host: str = "") -> dict[str, str]:
     by the socket. None of them has the password: DATABASE_PASSWORD_FILE is the file with it. Beside
     those that are the same for all engines are those that the engine's own clients read (libpq,
     34.15; MariaDB, "Environment Variables")."""
-    engine = database.engine
+    engine = database.kind
     user, name = quote(database.user, safe=""), quote(database.name, safe="")
     if host:
         url = f"{engine.scheme}://{user}@{host}:{database.port}/{name}"

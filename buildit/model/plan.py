@@ -17,6 +17,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME
 from buildit.model.copying import CopyOrigin, FetchedFile
+from buildit.model.database import Database
 from buildit.model.image import App
 from buildit.model.image_test import ImageTest
 from buildit.model.listed import ListedStep, PackageFacts, Saying
@@ -476,7 +477,8 @@ class ContainerPlan:
     is one. `platforms` are all that the container names; this plan is for one of them. `packages`
     are the facts for templates of synced files, where there are some. `listed` are all steps, flat,
     and `said` all that they say of the images; `lists` are the files of included lists, `pinned`
-    the digests of those of URLs. `tests` are of its finished images.
+    the digests of those of URLs. `tests` are of its finished images. `database` is the one that
+    starts in it.
     """
 
     directory: str
@@ -506,6 +508,7 @@ class ContainerPlan:
     lists: tuple[str, ...] = ()
     pinned: tuple[Digest, ...] = ()
     tests: tuple[ImageTest, ...] = ()
+    database: Database | None = None
 
     @property
     def platform(self) -> str:

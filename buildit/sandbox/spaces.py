@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -268,7 +269,11 @@ class Doorway:
 @contextmanager
 def own_children() -> Iterator[None]:
     """While a process waits for its children: who started it may have left SIGCHLD ignored, which
-    execve(2) keeps, and then nothing says that a child ended, or how (waitpid(2)). Main thread."""
+    execve(2) keeps, and then nothing says that a child ended, or how (waitpid(2)). Only the main
+    thread can change that: around others that make children, it does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield

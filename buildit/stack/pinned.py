@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from buildit.model.database import Database
 from buildit.model.image import App
 from buildit.model.stack import ContainerStack, HttpProbe, Readiness, StackMember, StackPort
 
@@ -16,12 +17,13 @@ class PinnedImage:
     """The image of a member: `reference` is `HOST/NAME@sha256:…`, or the 64 hex digits of the ID
     that it has once the file `archive` is loaded; then `is_local`. `app` is what it runs, None
     where that is not known. `programs` are the paths of programs in it that can ask for readiness,
-    by name; None where what it holds is not known."""
+    by name; None where what it holds is not known. `database` is the one that starts in it."""
 
     reference: str
     archive: str = ""
     app: App | None = None
     programs: Mapping[str, str] | None = None
+    database: Database | None = None
 
     @property
     def is_local(self) -> bool:

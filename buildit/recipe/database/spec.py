@@ -73,9 +73,8 @@ class DatabaseSpec(Model):
 
     @property
     def database(self) -> Database:
-        engine = ENGINES[self.engine]
-        user, port = self.user or self.name, self.port or engine.port
-        return Database(engine, self.name, user, self.password or "", port)
+        user, port = self.user or self.name, self.port or ENGINES[self.engine].port
+        return Database(self.engine, self.name, user, self.password or "", port, self.network)
 
     @property
     def local_accounts(self) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def _plain_steps(
     spec: DatabaseSpec, step: LoadedStep, every: tuple[LoadedStep, ...]
 ) -> Iterator[tuple[str, Plain]]:
     database = spec.database
-    engine = database.engine
+    engine = database.kind
     if spec.host is not None:
         yield "env", where_it_is(database, spec.host)
         return
@@ -131,7 +131,9 @@ def _plain_steps(
     if not any(_runs_something(one) for one in every):
         if spec.network:
             yield "ports", [f"{engine.name}={database.port}/tcp"]
-        yield "healthcheck", {"exec": ready, "interval": "5s", "timeout": "10s", "retries": "12"}
+        times = {"interval": "5s", "timeout": "10s", "retries": "12", "start": f"{_READY_SECONDS}s"}
+        health: dict[str, Plain] = {"exec": ready, **times}
+        yield "healthcheck", health
 
 
 def _runs_something(step: LoadedStep) -> bool:
@@ -161,12 +163,12 @@ def _version(spec: DatabaseSpec, step: LoadedStep, every: tuple[LoadedStep, ...]
     for one in every:
         begun = one.spec.from_.suite if one.spec.from_ is not None else None
         suite = begun or (one.spec.toolchain or suite).rpartition("/")[2]
-    versions = spec.database.engine.versions
+    versions = spec.database.kind.versions
     if spec.version is not None or spec.engine != POSTGRESQL.name:
         return spec.version or ""
     if suite not in versions:
         where = follow(step.node, ("database",))[0]
-        title = spec.database.engine.title
+        title = spec.database.kind.title
         message = f"which version of {title} {suite} has is not known"
         raise where.error(message, f"write it: `version: N`; known are {', '.join(versions)}")
     return versions[suite]
@@ -179,7 +181,7 @@ def _file_name(path: str) -> str:
 def _settings(spec: DatabaseSpec, owner: str, files: list[str]) -> Iterator[tuple[str, str]]:
     """The files that the script and the server read, by path."""
     database = spec.database
-    engine = database.engine
+    engine = database.kind
     listen = "*" if spec.network else "localhost" if spec.password else ""
     said = {
         "NAME": database.name,
@@ -227,7 +229,7 @@ def _postgresql(spec: DatabaseSpec, listen: str) -> str:
     values = {
         "listen_addresses": listen,
         "port": str(spec.database.port),
-        "unix_socket_directories": spec.database.engine.socket,
+        "unix_socket_directories": spec.database.kind.socket,
         "hba_file": f"{_ETC}/pg_hba.conf",
         "ident_file": f"{_ETC}/pg_ident.conf",
         "timezone": "Etc/UTC",
@@ -249,8 +251,8 @@ def _mariadb(spec: DatabaseSpec, listen: str) -> str:
     values = {
         "bind-address": listen,
         "port": str(spec.database.port),
-        "socket": spec.database.engine.socket,
-        "pid-file": f"{spec.database.engine.socket.rpartition('/')[0]}/mariadbd.pid",
+        "socket": spec.database.kind.socket,
+        "pid-file": f"{spec.database.kind.socket.rpartition('/')[0]}/mariadbd.pid",
         "character-set-server": "utf8mb4",
         "skip-name-resolve": "1",
         **({} if listen else {"skip-networking": "1"}),

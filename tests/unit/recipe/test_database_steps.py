@@ -13,7 +13,7 @@ from buildit.commands.accounts import Ids
 from buildit.commands.running import app_of, init_of
 from buildit.commands.said import listed_steps
 from buildit.errors import RecipeError
-from buildit.model.database import ENGINES, MARIADB, POSTGRESQL, Database, where_it_is
+from buildit.model.database import ENGINES, Database, where_it_is
 from buildit.model.image import App, Inherited, Port, Volume
 from buildit.model.services import INIT
 from buildit.recipe.container import Container, DebianPackageStep
@@ -175,12 +175,12 @@ def test_a_database_elsewhere_is_variables(tmp_path: Path) -> None:
 
 
 def test_urls_are_those_of_the_engines() -> None:
-    shop = Database(POSTGRESQL, "shop", "web", "", 5433)
+    shop = Database("postgresql", "shop", "web", "", 5433)
     # libpq, 34.1.1.2: a socket's directory is the parameter `host`
     url = "postgresql://web@/shop?host=/run/postgresql&port=5433"
     assert where_it_is(shop)["DATABASE_URL"] == url
     assert where_it_is(shop, "db")["DATABASE_URL"] == "postgresql://web@db:5433/shop"
-    own = where_it_is(Database(MARIADB, "shop", "web", "", 3306))
+    own = where_it_is(Database("mariadb", "shop", "web", "", 3306))
     assert own["DATABASE_URL"].endswith("?unix_socket=/run/mysqld/mysqld.sock")
 
 
