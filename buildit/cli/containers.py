@@ -175,7 +175,7 @@ def _image_plain(one: Emission) -> dict[str, object]:
 @click.command("build", short_help="Build the container or the stack in DIR.")
 @options.of_container(
     *(DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM),
-    *(options.SECRET, options.UNTIL, options.REBUILD, options.PUSH),
+    *(options.SECRET, options.UNTIL, options.REBUILD, options.CACHES, options.PUSH),
 )
 @click.option(
     "--step", "by_hand", is_flag=True, help="Ask before each step: run, skip, shell or quit."

@@ -64,6 +64,7 @@ _SHARED = (
     "secrets",
     "until",
     "rebuild",
+    "cache_mounts",
 )
 """The options that are fields of `commands.run.Options`."""
 
@@ -123,6 +124,12 @@ REBUILD = click.option(
     "--rebuild",
     is_flag=True,
     help="Run each `run` step once more, and fail where it leaves something else.",
+)
+CACHES = click.option(
+    "--cache-mounts",
+    is_flag=True,
+    help="For work: the caches that `run` steps mount have what the last one left there. What is "
+    "built so is not for release.",
 )
 PUSH = click.option(
     "--push", is_flag=True, help="Publish what was made to the configured repositories."

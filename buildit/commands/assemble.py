@@ -27,7 +27,8 @@ from buildit.commands.accounts import (
 )
 from buildit.commands.archives import archive_layer
 from buildit.commands.changing import modes_task, symlinks_task, texts_task
-from buildit.commands.copying import ImageTree, image_nodes
+from buildit.commands.copying import SourceTree, image_nodes
+from buildit.commands.mountfiles import MOUNTED_FILE, mounted_path, text_mount_task
 from buildit.commands.settling import program_of, settled_app
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
@@ -42,6 +43,7 @@ from buildit.make.makers import kind_of
 from buildit.make.run_task import run_task
 from buildit.model.accounts import NOTHING, AlternativeLink, united
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.copying import MountedFiles
 from buildit.model.image import App, Image, Layer, LayerKind
 from buildit.model.plan import (
     About,
@@ -325,20 +327,23 @@ class Stack:
             RecipeError: it has no such file, or one cannot lie there.
             BuilditError: as `obtain`.
         """
+        self.sync(self._copied(step))
+
+    def _copied(self, step: SyncStep) -> Taken:
         origin = step.origin
         assert origin is not None  # noqa: S101 - who calls looked
         outputs = self.obtain(self.node(origin.key)).outputs
         tree = self._image_tree([(one, outputs[one]) for one in origin.outputs], origin.reference)
         found = image_nodes(step, tree)
         parts = [Taken(step, tuple(nodes), source=path) for path, nodes in found]
-        self.sync(replace(parts[0], further=tuple(parts[1:])))
+        return replace(parts[0], further=tuple(parts[1:]))
 
-    def _image_tree(self, outputs: Sequence[tuple[str, Output]], title: str) -> ImageTree:
+    def _image_tree(self, outputs: Sequence[tuple[str, Output]], title: str) -> SourceTree:
         whole = Overlay(merged=MergedTree(EPOCH))
         for name, one in outputs:
             layer = Layer(one.diff_id, one.size, f"{title}, {name}", one.contents, LayerKind.FROM)
             whole.lay(layer, self.listing(one.contents))
-        return ImageTree(whole, self.store.path, title)
+        return SourceTree(whole, self.store.path, title)
 
     def symlinks(self, step: SymlinksStep) -> None:
         """Add the layer of a step with links.
@@ -380,8 +385,9 @@ class Stack:
         task, entries = modes_task(step, whole.merged.tree, content)
         self.lay(task, "modes", entries)
 
-    def run(self, step: RunStep, platform: str) -> None:
-        """Add the difference that a command leaves which runs over all layers so far.
+    def run(self, step: RunStep, platform: str, taken: Sequence[Taken] = ()) -> None:
+        """Add the difference that a command leaves which runs over all layers so far. `taken` is
+        what its mounts have of the project.
 
         Raises:
             RecipeError: the layers clash.
@@ -394,11 +400,28 @@ class Stack:
         restated = self.restated()
         below = [LayerRef(layer.diff_id, layer.contents) for layer in self.layers]
         who = self._identity(step) if step.as_app else None
-        task = run_task(step, below, restated, self.epoch, platform, who)
+        mounts = tuple(self._mounts(step, iter(taken)))
+        task = run_task(step, below, restated, self.epoch, platform, who, mounts)
         output = self.obtain(task).outputs[RUNTIME]
         if self.listing(output.contents):  # a command may change nothing
             said = output.diff_id, output.size, f"run {step.said}", output.contents
             self.layers.append(Layer(*said, LayerKind.RUN))
+
+    def _mounts(self, step: RunStep, taken: Iterator[Taken]) -> Iterator[MountedFiles]:
+        """The mounts of a step, with the layers that have their files, each laid by itself."""
+        parts = [next(taken) if one.origin is None else self._copied(one) for one in step.sources]
+        for mount in step.mounts:
+            if mount.kind == "text":
+                task = text_mount_task(mount, step.place)
+                layer, path = self.obtain(task).outputs[RUNTIME], MOUNTED_FILE
+            elif mount.source < 0:
+                yield MountedFiles(mount)
+                continue
+            else:
+                part = parts[mount.source]
+                task, _, _ = placing.sync_task(part, {})
+                layer, path = self.obtain(task).outputs[RUNTIME], mounted_path(part)
+            yield MountedFiles(mount, layer.diff_id, path)
 
     def _identity(self, step: RunStep) -> Identity:
         """Whom a step runs as, by the accounts of the image so far (what engines do with `USER`).
@@ -487,7 +510,8 @@ def stack(
             case SyncStep():
                 made.sync(next(synced).with_step(step))
             case RunStep():
-                made.run(step, plan.platform)
+                own = [next(synced) for one in step.sources if one.origin is None]
+                made.run(step, plan.platform, own)
     if plan.init is not None and plan.app is not None and until is None:
         made.add_init(plan.init, plan.app)
     made.remark_links()

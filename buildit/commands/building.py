@@ -342,7 +342,7 @@ def _at_work(
             plan = prepared.plan
             place = place_of(plan, run.store, run.config.limits, report, stop)
             secrets = prepared.options.secrets.over(run.config.secrets)
-            place = replace(place, secret=secrets.value)
+            place = replace(place, secret=secrets.value, offline=prepared.options.offline)
             works.append(_Work(prepared, run, Tasks(plan), place, lost, pool))
         try:
             yield tuple(works)

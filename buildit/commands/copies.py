@@ -90,6 +90,9 @@ def _taken(choice: Choice) -> Iterator[tuple[LoadedStep, FromSpec, *tuple[str | 
     for step in choice.container.steps:
         if step.spec.sync is not None and step.spec.sync.from_ is not None:
             yield step, step.spec.sync.from_, "sync", "from"
+        for number, mount in enumerate(step.spec.run.mounts if step.spec.run is not None else ()):
+            if mount.from_ is not None:
+                yield step, mount.from_, "run", "mounts", number, "from"
 
 
 def _fetched(

@@ -20,7 +20,7 @@ from buildit.model.words import hint_of
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTree:
+class SourceTree:
     """The merged tree of layers that files are taken of; `title` names it to people."""
 
     whole: Overlay
@@ -97,7 +97,7 @@ def _node(
     return replace(made, digest=entry.digest, time=entry.mtime, layer=at)
 
 
-def image_nodes(step: SyncStep, tree: ImageTree) -> Iterator[tuple[str, list[SyncedBefore]]]:
+def image_nodes(step: SyncStep, tree: SourceTree) -> Iterator[tuple[str, list[SyncedBefore]]]:
     """What each source of a step takes of a tree, by its path there.
 
     Raises:

@@ -13,6 +13,7 @@ from pathlib import Path
 from buildit.commands.accounts import Ids
 from buildit.commands.choose import wrong_at
 from buildit.commands.copies import Copies, url_of
+from buildit.commands.mounting import mounts_of_step
 from buildit.commands.running import owner_of, run_of_step
 from buildit.model.globs import path_matcher
 from buildit.model.ignored import ignored_by
@@ -44,10 +45,16 @@ _NO_COPIES = Copies()
 
 
 def small_step(
-    step: LoadedStep, project: Path, ids: Ids, app: Callable[[], App], copies: Copies = _NO_COPIES
+    step: LoadedStep,
+    project: Path,
+    ids: Ids,
+    app: Callable[[], App],
+    copies: Copies = _NO_COPIES,
+    kept: bool = False,
 ) -> LayerStep | None:
     """The step of the plan for one that needs no task; None for any other. `app` gives what the
-    steps above say of it, `copies` is what they take from elsewhere.
+    steps above say of it, `copies` is what they take from elsewhere. `kept`: caches are of
+    earlier runs.
 
     Raises:
         RecipeError: an owner, a path or a glob is wrong.
@@ -63,7 +70,13 @@ def small_step(
         return _texts(spec.texts, step, ids)
     if spec.modes is not None:
         return _modes(spec.modes, step, ids)
-    return None if spec.run is None else run_of_step(spec.run, step, app())
+    if spec.run is None:
+        return None
+    mounts, sources = mounts_of_step(step, copies, kept=kept)
+    asked = dict.fromkeys(one.id for one in mounts if one.kind == "secret" and one.required)
+    made = run_of_step(spec.run, step, app())
+    secrets = tuple(dict.fromkeys((*made.secrets, *asked)))
+    return replace(made, mounts=mounts, sources=sources, secrets=secrets)
 
 
 def source_of(src: str, step: LoadedStep, project: Path) -> tuple[str, str]:

@@ -237,7 +237,14 @@ def _layer_steps(
             yield PackageStep(key, roots.origins[number], tuple(made[key].outputs))
         elif number in debs:
             yield PackageStep(debs[number], roots.origins[number])
-        elif small := small_step(step, project, owners, partial(app_so_far, above, said), copies):
+        elif small := small_step(
+            step,
+            project,
+            owners,
+            partial(app_so_far, above, said),
+            copies,
+            kept=choice.options.cache_mounts,
+        ):
             owners = below if isinstance(small, RunStep) else owners
             yield small
 

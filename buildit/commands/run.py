@@ -64,6 +64,7 @@ class Options:
     made. `above` are the directories of the containers that begin with this one, if any. `secrets`
     are what `run` steps may ask for. `until` is the step that a build ends at, before any image.
     `rebuild` runs each `run` step once more, to compare. `recipe` is what is asked of the recipe.
+    `cache_mounts` keeps caches of `run` steps, for work.
     """
 
     directory: Path
@@ -81,11 +82,13 @@ class Options:
     until: str = ""
     rebuild: bool = False
     recipe: RecipeOptions = field(default_factory=RecipeOptions)
+    cache_mounts: bool = False
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
         places = (os.path.abspath(self.directory), os.path.abspath(self.output))
         said = (str(self.locked), self.platform, *self.recipe.words())
+        said += ("caches",) if self.cache_mounts else ()
         return stamp.question(verb, *places, *self.use, "|", *self.update, *said)
 
     def moves(self, *names: str) -> bool:

@@ -33,7 +33,8 @@ AtHand = Mapping[BuildKey, Artifact]
 @dataclass(frozen=True, slots=True)
 class BuildPlace:
     """Where tasks of one plan are made. `debs` knows what the .debs around them have; `project` is
-    the container's directory. `secret` gives the value of a secret by its id."""
+    the container's directory. `secret` gives the value of a secret by its id. `offline`: no
+    command may have a network."""
 
     store: Store
     toolchain: Toolchain
@@ -43,6 +44,7 @@ class BuildPlace:
     stop: threading.Event
     project: Path
     secret: Callable[[str], bytes] = not_given
+    offline: bool = False
 
     def warn(self, task: Task, lines: Iterable[object]) -> None:
         """Tell the user something of a task, line by line."""

@@ -12,11 +12,10 @@ import errno
 import io
 import json
 import os
-import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -24,20 +23,18 @@ from typing import BinaryIO, cast
 from buildit.archive.beneath import Root
 from buildit.archive.contents import contents_blob, parse_contents, way
 from buildit.archive.streams import Content, write_all
-from buildit.archive.tar.read import read_tar
 from buildit.archive.tar.write import write_tar
-from buildit.archive.unpack import AnyMembers, Writer
-from buildit.digest import CHUNK, Digest, canonical, digest_bytes, digest_stream
+from buildit.digest import CHUNK, Digest, digest_bytes, digest_stream
 from buildit.errors import (
     BuildError,
     BuilditError,
+    FetchError,
     IntegrityError,
     Interrupted,
     UnsatisfiableError,
     UsageError,
 )
-from buildit.image.merge import LayerChange, directories_above
-from buildit.image.reading import FOREIGN
+from buildit.image.merge import directories_above
 from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
 from buildit.make.capture.capture import told
 from buildit.make.capture.normalise import Change, bounded
@@ -47,7 +44,6 @@ from buildit.make.difference import (
     LAYERED,
     MOST_ANSWERS,
     OPAQUE,
-    OVERLAY,
     Difference,
     Over,
     UpperEntry,
@@ -56,8 +52,17 @@ from buildit.make.difference import (
     names_temporary,
 )
 from buildit.make.keeping_secrets import Searched, check_names, remove_secrets, unreadable
+from buildit.make.laid_trees import (
+    HIDING,
+    WHOLE,
+    laid_name,
+    lay_directories,
+    lay_layer,
+    lay_members,
+)
 from buildit.make.listings import listings_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
+from buildit.make.run_mounts import given_secrets, mount_files
 from buildit.make.run_room import RunRoom, network_for
 from buildit.make.run_task import APT_PLACE, STEP_ENVIRONMENT
 from buildit.make.service_policy import POLICY, service_policy
@@ -65,7 +70,7 @@ from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Inputs, Task, Toolchain
 from buildit.model.platform import Platform, build_platform
-from buildit.model.secret import NO_SECRETS, Secret, Secrets
+from buildit.model.secret import NO_SECRETS, Secrets
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import RUN, ImageTestInputs, RunInputs, read_run_record, read_test_record
 from buildit.sandbox.container import RESOLVER
@@ -75,7 +80,6 @@ from buildit.sandbox.step import MOUNT_POINTS, run_step
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.names import FailedBuild, find_failure
-from buildit.store.trees import boot
 
 NETWORK_SAID = (
     "it has a network: nothing pins what it fetched, and its layer is a task of this store alone"
@@ -109,6 +113,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         BuildError: it failed, exceeded a limit, or left what no layer can hold; log and tree are
             kept.
         UnsatisfiableError: this machine cannot run it.
+        FetchError: it has a network, and there is to be none.
         StoreError, CorruptBlob: the store cannot be written, or a layer of it is damaged.
         Interrupted: `place.stop` was set.
     """
@@ -117,8 +122,12 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     label = task.about.origin or task.label
     check_machine(inputs.platform, "`run` steps", label)
     ids = _ids(inputs.ids, label)
+    if inputs.network and place.offline:
+        hint = "build it once without --offline: its layer is then in the store"
+        raise FetchError("the step has a network, and --offline forbids it", place=label, hint=hint)
     network = network_for(label) if inputs.network else None
-    secrets = Secrets(tuple(Secret(name, place.secret(name)) for name in inputs.secrets))
+    mounts = given_secrets(inputs, place.secret)
+    secrets = Secrets(tuple(mounts.secrets))
     parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
     (work / "logs").mkdir()
     owned = OwnedTrees.opened(store.cache("layers"), ids)
@@ -134,7 +143,8 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         lent = _lent(owned, service_policy(over.below))
         trees = (*stack.enter_context(lent), *stack.enter_context(below))
         log = parts.log_of("run")
-        room = RunRoom(task, inputs, ids, layer, store, network)
+        mounts.files += mount_files(inputs, owned, layer, store, stack)
+        room = RunRoom(task, inputs, ids, layer, store, network, mounts)
         one = room.contained(trees, over.below, secrets)
         try:
             outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
@@ -151,7 +161,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
         # its tree is that of the layer, which the next step runs over
         (layer / _UPPER).rename(layer / "tree")
-        owned.adopt(_tree_name(output.diff_id, ids), layer, _WHOLE)
+        owned.adopt(laid_name(output.diff_id, ids), layer, WHOLE)
     said = [NETWORK_SAID] if inputs.network else []
     place.warn(task, (*said, *told(remarks)))
     return made
@@ -281,40 +291,18 @@ def trees_below(
     fills: list[tuple[Digest, Callable[[Path], bytes]]] = []
     if restated:
         listing = restated.encode()
-        fills.append((digest_bytes(listing), partial(_lay_directories, owned.ids, listing)))
+        fills.append((digest_bytes(listing), partial(lay_directories, owned.ids, listing)))
     # an overlay takes a directory once; of two layers that are the same the upper one counts
     every = dict.fromkeys(below[::-1])
-    fills += [(one, partial(_lay_layer, owned.ids, store, one)) for one in every]
+    fills += [(one, partial(lay_layer, owned.ids, store, one)) for one in every]
     with ExitStack() as stack:
         trees = []
         for digest, fill in fills:
-            tree, facts = stack.enter_context(owned.tree(_tree_name(digest, owned.ids), fill))
+            tree, facts = stack.enter_context(owned.tree(laid_name(digest, owned.ids), fill))
             trees.append(tree)
-            if facts == _HIDING:
+            if facts == HIDING:
                 break
         yield tuple(trees)
-
-
-def _tree_name(digest: Digest, ids: IdMap) -> str:
-    # files that are not synced count for one boot of the machine
-    who = canonical([boot().decode(), *map(list, ids.uids), *map(list, ids.gids)])
-    return f"{digest[:48]}-{digest_bytes(who)[:12]}"
-
-
-_WHOLE, _HIDING = b"whole\n", b"hiding\n"
-"""Beside a tree; the second where nothing below it is to be seen, which no overlay looks for at its
-top."""
-
-
-def _lay_layer(ids: IdMap, store: Store, diff_id: Digest, work: Path) -> bytes:
-    with store.seekable(diff_id) as stream:
-        name = f"the layer {diff_id[:12]}"
-        # It may be a base's, as somebody else wrote it; its devices were left out with a word.
-        return _lay(ids, name, read_tar(stream, FOREIGN, name, nodes=lambda _: None), work)
-
-
-def _lay_directories(ids: IdMap, listing: bytes, work: Path) -> bytes:
-    return _lay(ids, "directories", [(one, None) for one in parse_contents(listing)], work)
 
 
 @contextmanager
@@ -324,67 +312,9 @@ def _lent(owned: OwnedTrees, entries: tuple[Entry, ...]) -> Iterator[tuple[Path,
         yield ()
         return
     members = [(one, io.BytesIO(POLICY) if one.kind is Kind.FILE else None) for one in entries]
-    name = _tree_name(digest_bytes(contents_blob(entries)), owned.ids)
-    with owned.tree(name, partial(_lay, owned.ids, "policy-rc.d", members)) as (tree, _):
+    name = laid_name(digest_bytes(contents_blob(entries)), owned.ids)
+    with owned.tree(name, partial(lay_members, owned.ids, "policy-rc.d", members)) as (tree, _):
         yield (tree,)
-
-
-def _lay(ids: IdMap, name: str, members: AnyMembers, work: Path) -> bytes:
-    """Lay a layer down as the tree that an overlay takes: deletions as the kernel marks them."""
-    tree = work / "tree"
-    tree.mkdir(0o755)
-    tree.chmod(0o755)
-    if ids.become is not None:
-        os.chown(tree, *ids.become)
-    in_namespace(ids, partial(_write, members, ids, name), work)
-    return _HIDING if OPAQUE in os.listxattr(tree) else _WHOLE
-
-
-def _write(members: AnyMembers, ids: IdMap, name: str) -> None:
-    deleted: set[str] = set()
-    opaque: set[str] = set()
-    with Root.open(Path("tree")) as into:
-        writer = Writer(into, None, name, exact=True)
-        for entry, content in members:
-            change = LayerChange.of((entry,))
-            deleted.update(change.deleted)
-            opaque.update(change.opaque)
-            if change.entries:
-                writer.write(_owned(entry, ids, name), content)
-        _mark_deletions(into, writer, deleted, opaque)
-        writer.finish()
-
-
-def _mark_deletions(into: Root, writer: Writer, deleted: set[str], opaque: set[str]) -> None:
-    """Deletions are of what lies below, wherever in the layer they stand: what it has itself at the
-    same path stays (image-spec layer.md, "Whiteouts")."""
-    hidden = deleted | opaque
-    for path in sorted(hidden):
-        if path and not hidden.isdisjoint({"", *directories_above([path])}):
-            continue  # all of that is hidden
-        if path in opaque:
-            writer.ensure(path)
-            into.mark(path, OPAQUE, b"y")
-            continue
-        writer.ensure(posixpath.dirname(path))
-        try:
-            there = into.lstat(path)
-        except FileNotFoundError:
-            into.whiteout(path)
-            continue
-        if stat.S_ISDIR(there.st_mode):
-            into.mark(path, OPAQUE, b"y")
-
-
-def _owned(entry: Entry, ids: IdMap, name: str) -> Entry:
-    """An entry as it can be laid down: what an overlay goes by is never an archive's to say."""
-    xattrs = {key: value for key, value in entry.xattrs.items() if not key.startswith(OVERLAY)}
-    if not ids.several():
-        return replace(entry, uid=0, gid=0, xattrs=xattrs)
-    if not ids.has(entry.uid, entry.gid):
-        message = f"/{entry.path} of {name} belongs to {entry.uid}:{entry.gid}, beyond the range "
-        raise UsageError(f"{message}of ids here", hint="see /etc/subuid and /etc/subgid")
-    return replace(entry, xattrs=xattrs)
 
 
 def tree_below(task: Task, inputs: RunInputs | ImageTestInputs, store: Store) -> dict[str, Entry]:
@@ -402,6 +332,7 @@ def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
     below = tree_below(task, inputs, store).get
     points: set[str] = set()
     further = (SECRETS, APT_PLACE) if inputs.as_app else ()
+    further = (*further, *(one.mount.dest.lstrip("/") for one in inputs.mounts))
     for point in (*MOUNT_POINTS, *further, *((RESOLVER,) if inputs.network else ())):
         end = way(point, below).end or ""
         points |= {end, *directories_above([end])}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from buildit.archive.contents import contents_blob
 from buildit.image.launch import Identity
 from buildit.make.difference import DIFFERENCE
+from buildit.model.copying import MountedFiles
 from buildit.model.plan import About, Inputs, LayerRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry
@@ -49,6 +50,12 @@ APP_ENVIRONMENT = {
 its result would not be the same twice."""
 
 
+def _stays(step: RunStep) -> bool:
+    """Whether it is a task of this store alone."""
+    mounted = any(one.kept or one.kind == "secret" for one in step.mounts)
+    return bool(step.secrets) or step.network or mounted
+
+
 def run_task(
     step: RunStep,
     below: Sequence[LayerRef],
@@ -56,10 +63,11 @@ def run_task(
     epoch: int,
     platform: str,
     who: Identity | None = None,
+    mounts: tuple[MountedFiles, ...] = (),
 ) -> Task:
     """The task of a step over layers, the lowest first; `restated` are directories that an overlay
     of them would show otherwise, `epoch` is the newest time below, `who` is whom it runs as where
-    the step says it."""
+    the step says it, `mounts` are those of the step."""
     given = {
         **(STEP_ENVIRONMENT if who is None else {**APP_ENVIRONMENT, "HOME": who.home}),
         "SOURCE_DATE_EPOCH": str(epoch),
@@ -82,11 +90,12 @@ def run_task(
         apt=APT if step.debs else "",
         who=() if who is None else (who.uid, who.gid, *who.groups),
         cwd=step.directory if step.as_app else "",
+        mounts=mounts,
     )
     return step_task(
         inputs.record(),
         Inputs(below=tuple(below), debs=step.debs),
         About(origin=step.place, description=step.said),
         platform=platform,
-        stays=bool(step.secrets) or step.network,
+        stays=_stays(step),
     )

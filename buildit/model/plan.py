@@ -16,7 +16,7 @@ from typing import Literal
 from buildit.digest import BuildKey, Digest
 from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME
-from buildit.model.copying import CopyOrigin, FetchedFile
+from buildit.model.copying import CopyOrigin, FetchedFile, StepMount
 from buildit.model.database import Database
 from buildit.model.image import App
 from buildit.model.image_test import ImageTest
@@ -256,7 +256,8 @@ class RunStep:
     """A command that runs over what is there; its difference enters the image here. `said` is how
     people know it. `environment` is what the step itself says, `ids` is `range` or `one`,
     `secrets` are ids. `debs` are what apt finds. `network` is whether it has a way out. `as_app`:
-    it runs as `user` and `group`, names or numbers, in `directory`, and sees no other variables."""
+    it runs as `user` and `group`, names or numbers, in `directory`, and sees no other variables.
+    `sources` are the files of its `mounts`, each laid by itself."""
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -270,6 +271,8 @@ class RunStep:
     user: str = "0"
     group: str | None = None
     directory: str = "/"
+    mounts: tuple[StepMount, ...] = ()
+    sources: tuple[SyncStep, ...] = ()
     step: Literal["run"] = "run"
 
 
@@ -548,7 +551,7 @@ class ContainerPlan:
         """The outputs that its images are made of: those of a base, of what files are copied of,
         and `roots`."""
         first = self.begins_with
-        origins = (step.origin for step in self.steps if isinstance(step, SyncStep))
+        origins = (step.origin for step in self._synced())
         copied = {(one.key, name): None for one in origins if one for name in one.outputs}
         return (*(() if first is None else first.roots), *copied, *self.roots)
 
@@ -560,8 +563,14 @@ class ContainerPlan:
     @property
     def takes(self) -> tuple[SyncStep, ...]:
         """What the steps take that has its time from the lock, in their order."""
-        synced = (step for step in self.steps if isinstance(step, SyncStep))
-        return tuple(step for step in synced if step.origin is None)
+        return tuple(step for step in self._synced() if step.origin is None)
+
+    def _synced(self) -> Iterator[SyncStep]:
+        for step in self.steps:
+            if isinstance(step, SyncStep):
+                yield step
+            elif isinstance(step, RunStep):
+                yield from step.sources
 
     @property
     def commands(self) -> tuple[RunStep, ...]:
@@ -579,7 +588,8 @@ class ContainerPlan:
                 found[task.key] = f"{task.label} is built from {', '.join(task.directories)}"
             elif through is not None:
                 found[task.key] = f"{task.label} depends on {self.task(through).label}"
-        return tuple(found.values())
+        kept = [step.said for step in self.commands if any(one.kept for one in step.mounts)]
+        return (*found.values(), *(f"run {said} had a cache of earlier runs" for said in kept))
 
     def task(self, key: BuildKey) -> Task:
         return next(task for task in self.tasks if task.key == key)

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.model.artifact import RUNTIME
+from buildit.model.copying import MountedFiles
 from buildit.model.image_test import CommandTest, FileTest, HttpTest
 from buildit.model.plan import WHOLE, About, DebRef, DebView, Dependency, Inputs, RunTime, Task
 from buildit.model.platform import PLATFORMS, Platform
@@ -198,8 +199,8 @@ class RunInputs:
     an overlay of them alone would show otherwise. `room` is the version of what it sees of the
     sandbox, `difference` that of how its layer is made of what it left. `secrets` are the ids of
     those that it is given; their values are nowhere. `who` is the uid, gid and further groups that
-    it runs as, root's without them, `cwd` where. `debs` are those that apt finds, sorted, and
-    `apt` is the version of how it finds them.
+    it runs as, root's without them, `cwd` where, `mounts` what it finds there besides. `debs` are
+    those that apt finds, sorted, and `apt` is the version of how it finds them.
     """
 
     argv: tuple[str, ...]
@@ -217,6 +218,7 @@ class RunInputs:
     apt: str = field(default="", metadata=_LATER)
     who: tuple[int, ...] = field(default=(), metadata=_LATER)
     cwd: str = field(default="", metadata=_LATER)
+    mounts: tuple[MountedFiles, ...] = field(default=(), metadata=_LATER)
 
     @property
     def as_app(self) -> bool:

@@ -267,6 +267,43 @@ class UrlSpec(Model):
     """The SHA-256 of its bytes: any that have it will do, wherever they are."""
 
 
+class RunMountSpec(Model):
+    """What a command finds somewhere, and the image does not have."""
+
+    type: Literal["bind", "cache", "tmpfs", "secret", "text"]
+    """`bind`: files of the project or of another image. `cache`: a directory that is empty at
+    first; with --cache-mounts, which is for work, what the last command left there. `tmpfs`:
+    memory. `secret`: a secret. `text`: a file with this text."""
+    dest: schema.ImagePath | None = None
+    """Where it is; a secret is in /run/secrets/ID without it."""
+    from_: FromSpec | None = None
+    """The image that the files are of (bind, cache); the project without it."""
+    src: schema.Line | None = None
+    """Which file or directory (bind, cache)."""
+    ignore: tuple[schema.Line, ...] = ()
+    """Patterns of a .dockerignore (bind of the project)."""
+    id: schema.Line | None = None
+    """The secret; or what a cache is called that several commands have, its `dest` without it."""
+    sharing: Literal["shared", "private", "locked"] = "shared"
+    """Who may have a cache at the same time: one command at a time has it, whatever this says."""
+    writable: schema.OnOff | None = None
+    """Whether the command may write there; what it writes to a bind is thrown away."""
+    required: schema.OnOff = False
+    """Whether the step fails where the secret is not given."""
+    env: schema.VariableName | None = None
+    """A variable that has the secret, too."""
+    mode: schema.Mode | None = None
+    """The mode of a cache, a tmpfs, a text or a secret."""
+    uid: schema.NumericId = 0
+    """Whom a cache, a text or a secret belongs to."""
+    gid: schema.NumericId = 0
+    """Its group."""
+    size: schema.Size | None = None
+    """How large a tmpfs may become."""
+    content: schema.MaybeEmpty | None = None
+    """The text; it is no template."""
+
+
 class RunSpec(Model):
     """A command over what is there; what it changes enters the image."""
 
@@ -288,6 +325,8 @@ class RunSpec(Model):
     secrets: tuple[schema.SecretId, ...] = ()
     """Ids of what it finds in /run/secrets/ID, where only root may read it. The values are given
     when it runs (`--secret`, `secrets` of the configuration), and are nowhere in the image."""
+    mounts: tuple[RunMountSpec, ...] = ()
+    """What it finds mounted; no layer has it."""
     debs: tuple[schema.DebianName, ...] = ()
     """Debian packages that `apt-get install` finds without a network, with all that they depend on:
     by name, with `=version` where it matters."""

@@ -72,6 +72,17 @@ class Mounted:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A secret that is seen at a path, too, with a mode and an owner of its own."""
+
+    name: str
+    dest: str
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Contained:
     """One container, as numbers and paths.
 
@@ -85,6 +96,8 @@ class Contained:
     names in it.
     `beside` is work in a process of its own, in the container's network but not in its root, such
     as to ask what listens there; it ends with the container.
+    `mounts` are directories and files whose owners are already those of the container's users, as
+    `trees` are. `secret_files` are further places of secrets.
     `bare` leaves out what differs from machine to machine and run to run: /sys, and places in
     memory by chance.
     """
@@ -109,6 +122,8 @@ class Contained:
     beside: Callable[[], int] | None = None
     network: UserNetwork | None = None
     resolver: str = RESOLVER
+    mounts: tuple[Mounted, ...] = ()
+    secret_files: tuple[SecretFile, ...] = ()
 
     @property
     def serve(self) -> Callable[[int], int] | None:
@@ -120,7 +135,7 @@ class Contained:
     @property
     def volumes_from(self) -> int:
         """The number of the first volume among what is staged: first comes what is its own."""
-        return len(self.trees) + 1
+        return len(self.trees) + len(self.mounts) + 1
 
 
 PASSED = (
@@ -217,6 +232,7 @@ def contain(one: Contained, way: Doorway, tell: int, terminal: bool = False) -> 
     """In a child process: be the outer one; the command's exit status."""
     own = NEWNS | NEWIPC | NEWUTS | NEWCGROUP | (0 if one.host_network else NEWNET)
     own_sources = [(one.layer, False), *((tree, False) for tree in one.trees)]
+    own_sources += [(each.source, each.read_only) for each in one.mounts]
     volumes = [(each.source, each.read_only) for each in one.volumes]
     if one.ids.become is not None:
         # only root may reach the paths, and show root's files as those of the container's root
@@ -426,7 +442,7 @@ def _build(one: Contained) -> None:
         BuildError: something cannot be mounted.
     """
     root = f"{STAGE}/root"
-    lower = ":".join(f"{STAGE}/{number}" for number in range(1, one.volumes_from))
+    lower = ":".join(f"{STAGE}/{number}" for number in range(1, len(one.trees) + 1))
     layers = f"lowerdir={lower},upperdir={STAGE}/0/upper,workdir={STAGE}/0/work"
     try:
         mount("overlay", root, "overlay", _NOSUID | _NODEV, f"userxattr,{layers}")
@@ -448,13 +464,19 @@ def _build(one: Contained) -> None:
         if one.secrets:
             place = inside.mounted(SECRETS, "tmpfs", _SEALED, "mode=755,size=64m")
             write_secrets(place, one.secrets)
+            for file in one.secret_files:
+                _own_secret(one, f"{place}/{file.name}", file)
             mount("none", place, "none", _REMOUNT | _RDONLY | _SEALED)
+            for file in one.secret_files:
+                if file.dest != f"/{SECRETS}/{file.name}":
+                    there = inside.point(file.dest, directory=False)
+                    mount(f"{place}/{file.name}", there, "none", _BIND)
         if one.network is not None:
             place = inside.point(one.resolver, directory=False)
             mount(f"{STAGE}/resolv.conf", place, "none", _BIND)
             place = inside.point(one.resolver, directory=False)  # what is mounted there
             mount("none", place, "none", _BIND | _REMOUNT | _RDONLY | _SEALED)
-        for number, each in enumerate(one.volumes, one.volumes_from):
+        for number, each in enumerate((*one.mounts, *one.volumes), len(one.trees) + 1):
             source = f"{STAGE}/{number}"
             place = inside.point(each.dest, directory=os.path.isdir(source))
             mount(source, place, "none", _BIND | _REC)
@@ -462,6 +484,12 @@ def _build(one: Contained) -> None:
     call("pivot_root", b".", b".")
     call("umount2", b".", 2)  # MNT_DETACH
     os.chdir("/")
+
+
+def _own_secret(one: Contained, path: str, file: SecretFile) -> None:
+    if one.ids.several():
+        os.chown(path, file.uid, file.gid)
+    os.chmod(path, file.mode)
 
 
 def _bound(source: str, target: str, flags: int) -> None:

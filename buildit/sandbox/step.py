@@ -24,7 +24,8 @@ from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, Watch, open
 from buildit.sandbox.run import Follow, Outcome, opened_log, outcome
 from buildit.sandbox.spaces import IdMap, forked, gate, own_children, raise_told
 
-_MEMORY = 2 << 30
+MEMORY = 2 << 30
+"""Bytes that a file system in memory may take."""
 MOUNT_POINTS = ("dev", "proc", "run", "tmp")
 """Where something is mounted over the image's own."""
 
@@ -38,7 +39,7 @@ def room(
     secrets: Secrets = NO_SECRETS,
 ) -> Contained:
     """The container of a step: root of it, at its top."""
-    memory = (("tmp", f"mode=1777,size={_MEMORY}"), ("run", f"mode=755,size={_MEMORY}"))
+    memory = (("tmp", f"mode=1777,size={MEMORY}"), ("run", f"mode=755,size={MEMORY}"))
     where = Contained(ids, trees, layer, command, env, "/", 0, 0, memory=memory, bare=True)
     return replace(where, secrets=secrets)
 
