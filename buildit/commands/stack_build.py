@@ -226,10 +226,12 @@ def _pinned_image(
     app = image.image.app
     if registry is not None:
         name = f"{registry.host}/{registry.name}/{container_part(prepared.plan.name)}"
-        reference = f"{name}@sha256:{emission.digest}"
+        reference = f"{name}@{emission.identifier}"
         return PinnedImage(reference, "", app, found, prepared.plan.database)
     archive = os.path.relpath(emission.path, output)
-    return PinnedImage(emission.digest, archive, app, found, prepared.plan.database)
+    # a docker archive is known by its config, which is the ID that engines give it
+    image_id = emission.identifier.removeprefix("sha256:")
+    return PinnedImage(image_id, archive, app, found, prepared.plan.database)
 
 
 def _emit(

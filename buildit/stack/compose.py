@@ -26,6 +26,9 @@ _CONDITIONS: Mapping[Condition, str] = {
 }
 
 
+_SECRET_MODE = 0o444
+
+
 def compose_files(pinned: PinnedStack) -> Mapping[str, str]:
     """The texts of `compose.yaml` and of the files that it mounts, by their path beside it."""
     stack = pinned.stack
@@ -80,7 +83,7 @@ def _service(member: StackMember, pinned: PinnedStack) -> Data:
             "expose": [_exposed(one) for one in member.ports if not one.published],
             "volumes": [_mount(one) for one in member.mounts],
             "configs": _configs(member),
-            "secrets": _secret_uses(member),
+            "secrets": _secret_uses(member, pinned),
             "healthcheck": _health(member, pinned),
             "restart": _restart(member),
             "stop_signal": member.stop_signal,
@@ -117,17 +120,18 @@ def _configs(member: StackMember) -> Data:
     ]
 
 
-def _secret_uses(member: StackMember) -> Data:
-    return [
-        {
-            "source": one.secret,
-            "target": one.target,
-            "uid": str(one.uid),
-            "gid": str(one.gid),
-            "mode": one.mode,
-        }
-        for one in member.secrets
-    ]
+def _secret_uses(member: StackMember, pinned: PinnedStack) -> Data:
+    found: list[Data] = []
+    for one in member.secrets:
+        said: dict[str, Data] = {"source": one.secret, "target": one.target}
+        if (one.uid, one.gid, one.mode) != (0, 0, _SECRET_MODE):
+            said |= {"uid": str(one.uid), "gid": str(one.gid), "mode": one.mode}
+            pinned.remark(
+                f"{member.name}: docker compose leaves the file of {one.secret} the owner "
+                "and mode that it has on the machine"
+            )
+        found.append(said)
+    return found
 
 
 def _rights(member: StackMember) -> dict[str, Data]:

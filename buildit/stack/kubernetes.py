@@ -263,7 +263,6 @@ def _container(member: StackMember, image: PinnedImage, pinned: PinnedStack) -> 
             "imagePullPolicy": "Never" if image.is_local else "IfNotPresent",
             "workingDir": member.working_directory,
             "env": [*_environment(member, pinned)],
-            "ports": [_named_port(one) for one in _each_inside(member)],
             "readinessProbe": _probe(readiness_of(member, image)),
             "resources": _said(
                 {"limits": _amounts(member.limits), "requests": _amounts(member.reserved)}
@@ -271,7 +270,8 @@ def _container(member: StackMember, image: PinnedImage, pinned: PinnedStack) -> 
             "volumeMounts": [*_mounts(member)],
         }
     )
-    # $(NAME) in them would be filled in
+    # No `ports`: they only inform, and podman would publish each of them at the machine.
+    # $(NAME) in these would be filled in
     if member.entrypoint is not None:
         found["command"] = [_literal(one) for one in member.entrypoint]
     if member.command is not None:
@@ -298,14 +298,6 @@ def _environment(member: StackMember, pinned: PinnedStack) -> Iterator[Object]:
 
 def _each_inside(member: StackMember) -> list[StackPort]:
     return [*{(one.inside, one.protocol): one for one in member.ports}.values()]
-
-
-def _named_port(port: StackPort) -> Object:
-    return {
-        "name": _port_name(port),
-        "containerPort": port.inside,
-        "protocol": port.protocol.upper(),
-    }
 
 
 def _port_name(port: StackPort) -> str:
@@ -430,7 +422,9 @@ def _pod_volumes(member: StackMember, pinned: PinnedStack) -> Iterator[Object]:
                 "its mode decides who may read it"
             )
         items: list[Data] = [{"key": use.secret, "path": use.secret, "mode": use.mode}]
-        secret: Object = {"secretName": cluster_secret(stack, use.secret), "items": items}
+        # what `optional` is without a word, podman 4.3 wants to read
+        secret: Object = {"secretName": cluster_secret(stack, use.secret), "optional": False}
+        secret["items"] = items
         yield {"name": _secret_volume(use.secret), "secret": secret}
 
 

@@ -1,4 +1,4 @@
-"""ComposeVariables in the texts of a compose file (compose-spec, "Interpolation"), its durations and
+"""Variables in the texts of a compose file (compose-spec, "Interpolation"), its durations and
 sizes. Pure."""
 
 from __future__ import annotations
