@@ -193,7 +193,7 @@ def _each_source(root: Root, step: SyncStep, own: Own) -> Iterator[SyncStep]:
 
     def names(directory: str) -> list[str]:
         try:
-            return root.listdir(directory or ".")
+            return root.listdir(directory)
         except (OSError, IntegrityError):
             return []
 
