@@ -12,6 +12,7 @@ import click
 from buildit.cli import options
 from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, ONE_PLATFORM, USE, Requested
 from buildit.cli.screen import columns, give, printable
+from buildit.cli.stacks import each_container
 from buildit.codec import to_plain
 from buildit.commands.forecast import Forecast, Outlook, State, forecast
 from buildit.commands.run import (
@@ -24,14 +25,18 @@ from buildit.commands.run import (
     prepared_each,
     run_of,
 )
+from buildit.commands.stack_build import lock_stack_images
+from buildit.commands.stacks import parts_of_stack, stack_at
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.model.plan import ContainerPlan, FromStep, PackageStep, RunStep, Task
 from buildit.model.recipe import CONTAINER_FILE
+from buildit.model.stack import ContainerStack
 from buildit.model.words import counted, guess, size
 from buildit.plan.lock import Section
 from buildit.recipe.ways.find import has_recipe, named_recipe
+from buildit.recipe.ways.stacks import find_stack
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.cas import Store
@@ -208,10 +213,13 @@ def _forecast(prepared: Prepared, run: Run) -> Forecast:
 @click.command("plan", short_help="Say what a build of DIR would do, and why.")
 @options.of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER, ONE_PLATFORM)
 def plan_verb(asked: Requested) -> None:
-    """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
+    """Say what a build of DIR would do: packages, their keys, what is fetched; of a stack for each
+    of its containers. Builds nothing."""
     with asked.screen() as screen:
         found: list[tuple[ContainerPlan, Forecast]] = []
-        for one in prepared_each(asked.options, screen):
+        for one in (
+            one for each in each_container(asked.options) for one in prepared_each(each, screen)
+        ):
             prepared = one.with_synced()
             for remark in prepared.plan.remarks:
                 screen(Notice(remark))
@@ -231,7 +239,8 @@ def split_words(given: Options, words: tuple[str, ...]) -> tuple[Options, tuple[
     directory or its recipe, and the names behind it."""
     if words:
         directory, recipe = named_recipe(Path(words[0]), given.recipe)
-        if recipe != given.recipe or has_recipe(directory, recipe):
+        named = recipe != given.recipe or has_recipe(directory, recipe)
+        if named or find_stack(directory, recipe) is not None:
             return replace(given, directory=directory, recipe=recipe), words[1:]
     return given, words
 
@@ -248,12 +257,15 @@ def relock(
         BuilditError: see `run.prepare` and `run.lock`.
     """
     given, names = split_words(given, words)
-    directory = given.directory
     if names and not update:
         hint = f"name one, or let it move: buildit lock --update {names[0]}"
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
-    asked = replace(given, update=chosen)
+    return _relocked(replace(given, update=chosen), names, report)
+
+
+def _relocked(asked: Options, names: tuple[str, ...], report: Reporter) -> dict[str, object]:
+    directory = asked.directory
     moved: list[str] = []
     for one in prepared_each(asked, report):
         prepared = one.with_synced()
@@ -288,8 +300,43 @@ def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
     fact of a manifest.
     """
     with asked.screen() as screen:
-        done = relock(asked.options, words, screen, update=update)
-    give(done, lambda one: (str(one["lock"]),), dict, as_json=asked.as_json)
+        given, names = split_words(asked.options, words)
+        stack = stack_at(given)
+        if stack is None:
+            done: tuple[dict[str, object], ...]
+            done = (relock(asked.options, words, screen, update=update),)
+        else:
+            done = relock_stack(stack, given, names, screen, update=update)
+    give(
+        done,
+        lambda locks: (str(one["lock"]) for one in locks),
+        lambda locks: dict(locks[0]) if stack is None else [*map(dict, locks)],
+        as_json=asked.as_json,
+    )
+
+
+def relock_stack(
+    stack: ContainerStack, given: Options, names: tuple[str, ...], report: Reporter, *, update: bool
+) -> tuple[dict[str, object], ...]:
+    """Write the locks of the containers of a stack, and that of the images that it takes as they
+    are; `names` are what may move.
+
+    Raises:
+        UsageError: names without `--update`.
+        BuilditError: see `relock`.
+    """
+    if names and not update:
+        hint = f"let it move: buildit lock --update {names[0]}"
+        raise UsageError(f"{names[0]!r} is not the directory of a container or a stack", hint=hint)
+    found = []
+    for one in parts_of_stack(stack, given):
+        asked = replace(one.options, update=(names or (EVERYTHING,)) if update else ())
+        found.append(_relocked(asked, (), report))
+    asked = replace(given, update=(names or (EVERYTHING,)) if update else ())
+    moved = lock_stack_images(stack, asked, report)
+    if any(one.recipe is None for one in stack.members):
+        found.append({"lock": str(stack.directory / LOCK_FILE), "changes": [*moved]})
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,14 +103,14 @@ def build_stack(
     return _emit(PinnedStack(whole, found), output, report, emissions)
 
 
-def plan_stack_images(stack: ContainerStack, options: Options, report: Reporter) -> None:
-    """Write the lock of the images that a stack takes as they are.
+def lock_stack_images(stack: ContainerStack, options: Options, report: Reporter) -> tuple[str, ...]:
+    """Write the lock of the images that a stack takes as they are; what moved, in words.
 
     Raises:
         BuilditError: see `pinned_images` and `lock_images`.
     """
     settings = load_config(stack.directory).config
-    lock_images(stack, _images(stack, options, settings, report), options, report)
+    return lock_images(stack, _images(stack, options, settings, report), options, report)
 
 
 def _images(
@@ -120,7 +120,7 @@ def _images(
         return ()
     platform = options.platform or str(build_platform(os.uname().machine))
     with opened(settings, options, report) as run:
-        return pinned_images(stack, options, run.downloads, platform)
+        return pinned_images(stack, options, run.downloads, platform, settings.images)
 
 
 def _image_options(

@@ -5,12 +5,12 @@ store, so that an engine can load them."""
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.commands.bases import registry_image
+from buildit.commands.image_names import ImageNames
 from buildit.commands.run import (
     LOCK_FILE,
     Downloads,
@@ -30,10 +30,9 @@ from buildit.model.image import App
 from buildit.model.plan import ContainerPlan, FromStep, ImageRef, ImageStep, Toolchain
 from buildit.model.stack import ContainerStack, StackMember
 from buildit.plan.lock import Section
-from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_reference
+from buildit.remote.registry.reference import Reference, parse_reference
 
 _LOCAL = {"oci:": "oci", "oci-archive:": "oci", "docker-archive:": "docker-archive"}
-_HOST_FIRST = re.compile(r"(?:localhost|[^/]*[.:][^/]*)/.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,14 @@ class StackImage:
 
 
 def pinned_images(
-    stack: ContainerStack, options: Options, downloads: Downloads, platform: str
+    stack: ContainerStack,
+    options: Options,
+    downloads: Downloads,
+    platform: str,
+    own: Mapping[str, str],
 ) -> tuple[StackImage, ...]:
-    """The images of the members that are not built, for a platform where they say none.
+    """The images of the members that are not built, for a platform where they say none; `own` is
+    what the configuration says of their names.
 
     Raises:
         RecipeError: one is named so that nothing is meant.
@@ -62,18 +66,20 @@ def pinned_images(
         IntegrityError: it is not what its digests say, or for another platform.
     """
     lock = read_lock(stack.directory)
+    names = ImageNames(dict(options.recipe.images), own)
     found = []
     for member in stack.members:
         if member.recipe is None:
             wanted = member.platform or platform
             locked = lock.section(section_name(wanted)).images
-            found.append(_pinned(member, stack, wanted, locked, options, downloads))
+            found.append(_pinned(member, stack, wanted, locked, options, downloads, names))
     return tuple(found)
 
 
 def section_name(platform: str) -> str:
-    """The section of the lock that pins the images of a stack: a container may lie beside it."""
-    return f"{platform} stack"
+    """The section of the lock that pins the images of a stack: a container may lie beside it, and
+    its stages, whose names have no blank."""
+    return f"{platform} stack images"
 
 
 def _pinned(
@@ -83,8 +89,10 @@ def _pinned(
     locked: Mapping[str, Digest],
     options: Options,
     downloads: Downloads,
+    names: ImageNames,
 ) -> StackImage:
-    text, place = dict(options.recipe.images).get(member.image, member.image), member.place
+    place = member.place
+    text = dict(options.recipe.images).get(member.image, member.image)
     for scheme, kind in _LOCAL.items():
         if text.startswith(scheme) and "://" not in text:
             path = Path(os.path.normpath(stack.directory / text.removeprefix(scheme)))
@@ -92,7 +100,7 @@ def _pinned(
                 base = find_base(kind, path, platform)
             image = ImageRef(text, kind, base.digest, str(path), platform, place)
             return StackImage(member.name, image, base)
-    at = _registry_name(text, place)
+    at = _registry_name(names.reference(text, place), place)
     reference = str(at)
     moves = options.moves(reference, text, reference.removeprefix("oci://"))
     with told_of_base(text, place):
@@ -103,15 +111,8 @@ def _pinned(
 
 def _registry_name(text: str, place: str) -> Reference:
     """Raises RecipeError where a text names no image of a registry."""
-    full = text
-    if "://" not in text and _HOST_FIRST.fullmatch(text):
-        full = f"{DOCKER_SCHEME}{text}"
-    if "://" not in full:
-        message = f"{text!r} is a short name, and nothing says of which registry"
-        hint = f"write docker://HOST/{text}, or say it: --build-context {text}=docker://HOST/NAME"
-        raise RecipeError(message, place=place, hint=hint)
     try:
-        return parse_reference(full)
+        return parse_reference(text)
     except UsageError as error:
         message = f"{text!r} names no image: {error.message}"
         raise RecipeError(message, place=place, hint=error.hint) from error
@@ -119,8 +120,9 @@ def _registry_name(text: str, place: str) -> Reference:
 
 def lock_images(
     stack: ContainerStack, images: Sequence[StackImage], options: Options, report: Reporter
-) -> None:
-    """Write what is pinned into the lock beside the stack's file, or refuse under `--locked`.
+) -> tuple[str, ...]:
+    """Write what is pinned into the lock beside the stack's file, or refuse under `--locked`; what
+    moved, in words.
 
     Raises:
         UnsatisfiableError: `--locked`, and something would move.
@@ -143,9 +145,10 @@ def lock_images(
         for line in told:
             report(Notice(f"lock: {line}"))
     if options.locked or not told:
-        return
+        return ()
     kept = {name: one for name, one in lock.sections.items() if name not in own}
     write_lock(stack.directory, replace(lock, sections={**kept, **sections}))
+    return tuple(told)
 
 
 def prepared_image(one: StackImage, options: Options, settings: Config) -> Prepared:
