@@ -31,18 +31,17 @@ from buildit.cli.options import (
 )
 from buildit.cli.quick import beneath, stamp_of_build
 from buildit.cli.screen import event_lines, give, on_screen, printable
-from buildit.cli.stacks import build_whole_stack
 from buildit.codec import from_plain
 from buildit.commands import building, stamp
 from buildit.commands.realise import LOCAL_STORE
 from buildit.commands.run import Options
-from buildit.commands.stacks import stack_at
 from buildit.commands.sync import own_of, watched
 from buildit.errors import BuilditError, UsageError
 from buildit.image.output import recipe
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan
 from buildit.model.words import counted, size
+from buildit.recipe.ways.find import find_stack
 from buildit.store.disk import BLOBS, key_directory
 
 if TYPE_CHECKING:
@@ -184,15 +183,17 @@ def _image_plain(one: Emission) -> dict[str, object]:
 def build_verb(invocation: Invocation, asked: Requested, by_hand: bool) -> None:
     """Build the container or the stack in DIR; the paths of its images go to stdout."""
     started = time.time_ns()
-    stack = stack_at(asked.options)
+    is_stack = find_stack(asked.options.directory, asked.options.recipe) is not None
     ask: AskStep | None = None
     if by_hand:
         from buildit.cli import stepping
 
-        stepping.check_asking(asked.options, as_json=asked.as_json, is_stack=stack is not None)
+        stepping.check_asking(asked.options, as_json=asked.as_json, is_stack=is_stack)
         ask = stepping.answer_at
-    if stack is not None:
-        build_whole_stack(invocation, asked, stack)
+    if is_stack:
+        from buildit.cli.stacks import build_whole_stack
+
+        build_whole_stack(invocation, asked)
         return
     with on_screen(as_json=asked.as_json, plain=by_hand) as screen:
         emissions = building.build(asked.options, screen, invocation.stop, ask)

@@ -12,7 +12,6 @@ import click
 from buildit.cli import options
 from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, ONE_PLATFORM, USE, Requested
 from buildit.cli.screen import columns, give, printable
-from buildit.cli.stacks import each_container
 from buildit.codec import to_plain
 from buildit.commands.forecast import Forecast, Outlook, State, forecast
 from buildit.commands.run import (
@@ -25,18 +24,14 @@ from buildit.commands.run import (
     prepared_each,
     run_of,
 )
-from buildit.commands.stack_build import lock_stack_images
-from buildit.commands.stacks import parts_of_stack, stack_at
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.model.plan import ContainerPlan, FromStep, PackageStep, RunStep, Task
 from buildit.model.recipe import CONTAINER_FILE
-from buildit.model.stack import ContainerStack
 from buildit.model.words import counted, guess, size
 from buildit.plan.lock import Section
-from buildit.recipe.ways.find import has_recipe, named_recipe
-from buildit.recipe.ways.stacks import find_stack
+from buildit.recipe.ways.find import find_stack, has_recipe, named_recipe
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.cas import Store
@@ -217,9 +212,7 @@ def plan_verb(asked: Requested) -> None:
     of its containers. Builds nothing."""
     with asked.screen() as screen:
         found: list[tuple[ContainerPlan, Forecast]] = []
-        for one in (
-            one for each in each_container(asked.options) for one in prepared_each(each, screen)
-        ):
+        for one in _prepared(asked.options, screen):
             prepared = one.with_synced()
             for remark in prepared.plan.remarks:
                 screen(Notice(remark))
@@ -232,6 +225,17 @@ def plan_verb(asked: Requested) -> None:
         _plans_plain,
         as_json=asked.as_json,
     )
+
+
+def _prepared(asked: Options, report: Reporter) -> Iterator[Prepared]:
+    """The plans of a container, or of all that are built for a stack."""
+    if find_stack(asked.directory, asked.recipe) is None:
+        yield from prepared_each(asked, report)
+        return
+    from buildit.cli.stacks import each_container
+
+    for one in each_container(asked):
+        yield from prepared_each(one, report)
 
 
 def split_words(given: Options, words: tuple[str, ...]) -> tuple[Options, tuple[str, ...]]:
@@ -261,10 +265,11 @@ def relock(
         hint = f"name one, or let it move: buildit lock --update {names[0]}"
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
-    return _relocked(replace(given, update=chosen), names, report)
+    return relocked(replace(given, update=chosen), names, report)
 
 
-def _relocked(asked: Options, names: tuple[str, ...], report: Reporter) -> dict[str, object]:
+def relocked(asked: Options, names: tuple[str, ...], report: Reporter) -> dict[str, object]:
+    """As `relock`, of one container; `names` are what must be able to move."""
     directory = asked.directory
     moved: list[str] = []
     for one in prepared_each(asked, report):
@@ -299,44 +304,21 @@ def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
     A NAME is a package (category/name), `toolchain`, the URL of a patch, a base in a registry, or a
     fact of a manifest.
     """
+    given, names = split_words(asked.options, words)
+    is_stack = find_stack(given.directory, given.recipe) is not None
     with asked.screen() as screen:
-        given, names = split_words(asked.options, words)
-        stack = stack_at(given)
-        if stack is None:
-            done: tuple[dict[str, object], ...]
-            done = (relock(asked.options, words, screen, update=update),)
+        if is_stack:
+            from buildit.cli.stacks import relock_stack
+
+            done = relock_stack(given, names, screen, update=update)
         else:
-            done = relock_stack(stack, given, names, screen, update=update)
+            done = (relock(asked.options, words, screen, update=update),)
     give(
         done,
         lambda locks: (str(one["lock"]) for one in locks),
-        lambda locks: dict(locks[0]) if stack is None else [*map(dict, locks)],
+        lambda locks: [*map(dict, locks)] if is_stack else dict(locks[0]),
         as_json=asked.as_json,
     )
-
-
-def relock_stack(
-    stack: ContainerStack, given: Options, names: tuple[str, ...], report: Reporter, *, update: bool
-) -> tuple[dict[str, object], ...]:
-    """Write the locks of the containers of a stack, and that of the images that it takes as they
-    are; `names` are what may move.
-
-    Raises:
-        UsageError: names without `--update`.
-        BuilditError: see `relock`.
-    """
-    if names and not update:
-        hint = f"let it move: buildit lock --update {names[0]}"
-        raise UsageError(f"{names[0]!r} is not the directory of a container or a stack", hint=hint)
-    found = []
-    for one in parts_of_stack(stack, given):
-        asked = replace(one.options, update=(names or (EVERYTHING,)) if update else ())
-        found.append(_relocked(asked, (), report))
-    asked = replace(given, update=(names or (EVERYTHING,)) if update else ())
-    moved = lock_stack_images(stack, asked, report)
-    if any(one.recipe is None for one in stack.members):
-        found.append({"lock": str(stack.directory / LOCK_FILE), "changes": [*moved]})
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from buildit.model.recipe import RecipeOptions
 from buildit.model.stack import ContainerStack, MemberRecipe, StackMember
 from buildit.recipe.container import LoadedStep, StepSpec
 from buildit.recipe.schema import parse
-from buildit.recipe.ways.stacks import find_stack, read_stack_file
+from buildit.recipe.ways.find import find_stack
+from buildit.recipe.ways.stacks import read_stack_file
 from buildit.recipe.yaml.node import Mapping as Keys
 from buildit.recipe.yaml.node import Node, Scalar, Sequence
 

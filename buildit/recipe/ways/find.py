@@ -171,6 +171,21 @@ def has_recipe(directory: Path, wanted: RecipeOptions) -> bool:
     return any(os.path.lexists(directory / name) for name in names)
 
 
+def find_stack(directory: Path, wanted: RecipeOptions) -> Path | None:
+    """The file of the stack that a directory has, or that is asked for by its name; None where it
+    is a container's. A compose file beside the recipe of a container is not meant by itself."""
+    if wanted.file:
+        name = os.path.basename(wanted.file)
+        return directory / wanted.file if name in STACK_NAMES else None
+    own = directory / STACK_NAMES[0]
+    if os.path.lexists(own):
+        return own
+    if has_recipe(directory, wanted):
+        return None
+    paths = (directory / name for name in STACK_NAMES)
+    return next((path for path in paths if os.path.lexists(path)), None)
+
+
 def named_recipe(path: Path, wanted: RecipeOptions) -> tuple[Path, RecipeOptions]:
     """The directory of the container that a path names: its own, or that of a recipe.
 
