@@ -57,16 +57,19 @@ class Answer:
 
 def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str, Answer]]:
     """The exact .debs of the toolchain, and those of further Debian packages with all of their
-    Depends; and each answer by who asked, for the lock.
+    Depends; and each answer by who asked, for the lock. Where the container has no package, the
+    toolchain is empty: nothing asks for it, so that no index is read.
 
     Raises:
         FetchError, IntegrityError, UnsatisfiableError: they had to be chosen and could not be.
     """
     name, debian = choice.toolchain, choice.chroot.debian
+    run = {deb: tuple(names) for deb, names in debian.run.items()}
+    if not _has_packages(choice):
+        return Pinned(Toolchain(name, str(choice.target), toolchain_identity(()), (), run), {}), {}
     request = request_digest((*debian.suites, "", *debian.packages))
     locked = locked_answer(choice, name, request)
     answer = _answer(choice, downloads, request, locked, debian.packages, debian.suites)
-    run = {deb: tuple(names) for deb, names in debian.run.items()}
     identity = toolchain_identity(answer.debs)
     toolchain = Toolchain(name, str(choice.target), identity, answer.debs, run)
     answers = {name: answer}
@@ -94,6 +97,10 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         answers[EMULATOR] = _emulator(choice, downloads)
     emulator = answers[EMULATOR].debs if choice.emulates else ()
     return Pinned(toolchain, debs_of, emulator), answers
+
+
+def _has_packages(choice: Choice) -> bool:
+    return bool(choice.selection.chosen or choice.roots.debs or choice.roots.sources)
 
 
 def _emulator(choice: Choice, downloads: Downloads) -> Answer:

@@ -177,11 +177,12 @@ _LONGEST = 60
 
 
 def command_said(run: RunSpec) -> str:
-    """How people know a command: its words, or the first line of its script."""
-    lines = (
-        [" ".join(run.exec)] if run.exec is not None else (run.script or "").strip().splitlines()
-    )
-    return _cut(lines[0] if lines else "")
+    """How people know a command: its words, of `sh -c` the text alone, or the first line of its
+    script."""
+    words = run.exec or (run.script or "").strip().splitlines()[:1]
+    if len(words) == 3 and words[0].endswith("sh") and words[1] == "-c":
+        words = words[2:]
+    return _cut(" ".join(" ".join(words).split()))
 
 
 def test_said(spec: ImageTestSpec) -> str:

@@ -634,3 +634,12 @@ def test_containers_that_begin_with_each_other(project: Checkout) -> None:
     assert error.message.count(" -> ") == 3
     write(project, "{container: .}")
     _fails(project, "containers begin with each other", "container/container.yaml:2:")
+
+
+def test_a_container_without_packages_pins_no_toolchain(project: Checkout) -> None:
+    (project.container / "buildit.lock").unlink()
+    Foreign().layout(project.root / "base.oci")
+    write(project, "{oci: oci:../base.oci}", SYNC)
+    found = built(project)  # offline: no index is asked for
+    assert "srv/index.html" in tree(found["oci"])
+    assert "deb " not in (project.container / "buildit.lock").read_text()

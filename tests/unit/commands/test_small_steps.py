@@ -650,3 +650,16 @@ def test_facts_of_packages_as_they_are_pinned(project: Checkout) -> None:
     project.write("container/container.yaml", text.replace("['debian:tini'].v", "['debian:tin'].v"))
     with pytest.raises(RecipeError, match="there is no key 'debian:tin'"):
         project.plan()
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ('{exec: [/bin/sh, -c, "set -e\\nmake  all\\n"]}', "set -e make all"),
+        ("{exec: [bash, -o, pipefail]}", "bash -o pipefail"),
+        ('{script: "make\\nmake install"}', "make"),
+    ],
+)
+def test_a_command_is_known_by_its_words(tmp_path: Path, run: str, said: str) -> None:
+    listed = listed_steps(loaded(tmp_path, f"- run: {run}\n"))
+    assert [one.text for one in listed if one.kind == "run"] == [said]

@@ -206,6 +206,7 @@ def test_the_demo_container_has_its_steps() -> None:
     assert manifest(container)["name"] == "nginx-production-1.22.1-p1"
     for step in container.steps:
         if step.spec.sync is not None:
+            assert isinstance(step.spec.sync.src, str)
             assert (DEMO / step.spec.sync.src).exists()
 
 
