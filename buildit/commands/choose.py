@@ -164,7 +164,7 @@ def read_container(
     """The container that the command line names, as `load_container`. What its lock says of facts
     counts before what they are now; a parameter that was given once moves by its name alone."""
     target = named_platform(options.platform) if options.platform else here
-    locked, now = read_lock(options.directory).begun(str(target)).facts, _facts_now()
+    locked, now = read_lock(options.directory).begun(str(target)).facts, facts_now()
     moves = {name for name in locked if name in options.update or (options.moves() and name in now)}
     kept = {name: value for name, value in locked.items() if name not in moves}
     facts = tuple({**now, **kept}.items())
@@ -172,7 +172,7 @@ def read_container(
     return load_container(options.directory, packages, options.platform, here, fetch, *asked)
 
 
-def _facts_now() -> dict[str, str]:
+def facts_now() -> dict[str, str]:
     """What a template may ask of this machine and this day (UTC)."""
     return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "hostname": os.uname().nodename}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.commands.explaining import made_up
-from buildit.commands.run import Options, lock, prepare
+from buildit.commands.run import Options, Unbuilt, lock, prepare
 from buildit.errors import (
     FetchError,
     IntegrityError,
@@ -61,6 +61,8 @@ def planned_container(directory: Path, options: Options, report: Reporter) -> tu
     as the files can be mended."""
     try:
         lock(prepare(replace(options, directory=directory), report), report)
+    except Unbuilt:
+        return ()  # a build makes what it begins with first
     except (RecipeError, UnsatisfiableError, FetchError, IntegrityError) as error:
         hint = f" ({error.hint})" if error.hint else ""
         place = (error.place or "").rpartition(f"{directory.name}/")[2]

@@ -8,10 +8,12 @@ from pathlib import Path
 from buildit.commands.importing.directory import ImportedContainer
 from buildit.commands.importing.dsc import import_dsc
 from buildit.commands.importing.ebuild import import_ebuild
+from buildit.commands.importing.recipes import import_recipe
 from buildit.commands.run import Options
 from buildit.errors import UsageError
 from buildit.events import Reporter
 from buildit.files import NotRegularError, open_regular
+from buildit.model.recipe import OWN_RECIPE, kind_of_name
 from buildit.recipe.yaml.node import shown_place
 
 FileImporter = Callable[[Path, Options, tuple[str, ...], Path | None, Reporter], ImportedContainer]
@@ -30,6 +32,8 @@ def importer_of_file(path: Path) -> FileImporter:
         return import_ebuild
     if path.name.endswith(".dsc"):
         return import_dsc
+    if kind_of_name(path.name) not in (None, OWN_RECIPE):
+        return import_recipe
     message = f"{shown_place(path)} is nothing that can be imported"
     raise UsageError(message, hint=f"what can be: {_KINDS}")
 

@@ -59,7 +59,7 @@ def read_recipe(
         steps = steps_of(load_yaml(found.path))
         values = _values_of(steps, wanted, file)
         return ReadRecipe(_with_images(steps, wanted.formats, file), {**values, **given})
-    beside = _Beside(found.directory)
+    beside = BesideRecipe(found.directory)
     name, text = os.path.relpath(found.path, found.directory), read_text(found.path, file)
     facts = dict(wanted.facts)
     if target is not None:
@@ -88,7 +88,7 @@ def steps_of(node: Node) -> Sequence:
     return node
 
 
-class _Beside:
+class BesideRecipe:
     """Reads the files of a directory that a recipe asks for, and notes which."""
 
     def __init__(self, directory: Path) -> None:

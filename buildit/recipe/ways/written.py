@@ -3,10 +3,11 @@ the line that it is from, and the lines that gave no step as comments in their p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from buildit.recipe.ways.aptlines import apt_line, other_manager
+from buildit.recipe.ways.aptlines import apt_script
 from buildit.recipe.yaml import node as nodes
 from buildit.recipe.yaml.node import Node, Scalar
 from buildit.recipe.yaml.write import Remarked, YamlData, yaml_text
@@ -60,7 +61,10 @@ def written_container(steps: nodes.Sequence, writing: Writing) -> str:
             }
             variables |= said
             continue
-        items += _written_step(key.text, value, writing)
+        if key.text == "run" and isinstance(value, nodes.Mapping):
+            items.append(_written_run(value, writing))
+        else:
+            items.append({key.text: _data(value, (key.text,), writing)})
     items += [Remarked(_comments(waiting, writing.file))] * bool(waiting)
     items += [{"image": {"type": one}} for one in writing.images]
     return yaml_text(Remarked(writing.head, [{"vars": variables}, *items]))
@@ -88,12 +92,6 @@ def lines_of(steps: nodes.Sequence) -> frozenset[int]:
     return frozenset(place.line for place in _places(steps))
 
 
-def _written_step(key: str, value: Node, writing: Writing) -> list[YamlData]:
-    if key == "run" and isinstance(value, nodes.Mapping):
-        return _written_run(value, writing)
-    return [{key: _data(value, (key,), writing)}]
-
-
 def _data(node: Node, path: tuple[str, ...], writing: Writing) -> YamlData:
     match node:
         case Scalar(text):
@@ -101,9 +99,9 @@ def _data(node: Node, path: tuple[str, ...], writing: Writing) -> YamlData:
         case nodes.Sequence(items):
             return [_data(one, path, writing) for one in items]
         case nodes.Mapping(items):
-            if path[-1] == "from" and (stage := node.get("stage")) is not None:
-                if isinstance(stage, Scalar) and stage.text in writing.containers:
-                    return {"container": writing.containers[stage.text]}
+            stage = node.get("stage") if path[-1] == "from" else None
+            if isinstance(stage, Scalar) and stage.text in writing.containers:
+                return {"container": writing.containers[stage.text]}
             return {key.text: _data(one, (*path, key.text), writing) for key, one in items}
 
 
@@ -119,46 +117,36 @@ def _text(text: str) -> str:
 # -- commands
 
 
-def _written_run(value: nodes.Mapping, writing: Writing) -> list[YamlData]:
-    """A `run` step; packages that it installs become steps of their own, with versions that the
-    lock pins, and without a network."""
+def _written_run(value: nodes.Mapping, writing: Writing) -> YamlData:
+    """A `run` step. Over Debian's own root what its command has apt install is its `debs`, whose
+    versions the lock pins, and it has no network where it needs none beside."""
     whole = _data(value, ("run",), writing)
-    shell, text = _command(value)
+    text = _command(value)
     plain: YamlData = {"run": whole}
     if not text or not isinstance(whole, Mapping):
-        return [plain]
-    if manager := other_manager(text):
-        return [Remarked((f"what {manager} fetches is pinned by nothing",), plain)]
-    found = apt_line(text) if writing.is_debian and value.get("mounts") is None else None
-    if found is None:
-        return [plain]
-    made: list[YamlData] = []
-    if found.before:
-        made.append({"run": _with_command(whole, shell, found.before)})
-    step: dict[str, YamlData] = {"exec": [*found.command], "debs": [*found.packages]}
-    step["env"] = {"DEBIAN_FRONTEND": "noninteractive"}
-    note = ("what these recommend is not among the packages that apt finds here",)
-    made.append(Remarked(note, {"run": step}) if found.recommends else {"run": step})
-    if found.after:
-        made.append({"run": _with_command(whole, shell, found.after)})
-    return made
+        return plain
+    if manager := _other_manager(text):
+        return Remarked((f"What {manager} fetches is pinned by nothing.",), plain)
+    apt = apt_script(text, {})
+    if not writing.is_debian or "debs" in whole or not apt.runs_apt:
+        return plain
+    made = {key: one for key, one in whole.items() if key != "network" or not apt.is_local}
+    return {"run": {**made, **({"debs": [*apt.packages]} if apt.packages else {})}}
 
 
-def _command(value: nodes.Mapping) -> tuple[tuple[str, ...], str]:
-    """The shell and the text of a command of a shell; none where it is another."""
+def _command(value: nodes.Mapping) -> str:
+    """The text of a command that a shell runs; "" where it is another."""
     listed, script = value.get("exec"), value.get("script")
     if isinstance(script, Scalar):
-        return (), script.text
+        return script.text
     if isinstance(listed, nodes.Sequence):
         words = tuple(one.text for one in listed.items if isinstance(one, Scalar))
         if words[:-1] in _SHELLS:
-            return words[:-1], words[-1]
-    return (), ""
+            return words[-1]
+    return ""
 
 
-def _with_command(
-    whole: Mapping[str, YamlData], shell: tuple[str, ...], text: str
-) -> dict[str, YamlData]:
-    key = "exec" if shell else "script"
-    value: YamlData = [*shell, _text(text)] if shell else f"{text}\n"
-    return {**{name: one for name, one in whole.items() if name != key}, key: value}
+def _other_manager(text: str) -> str:
+    """The package manager of another system that a command calls; "" where it calls none."""
+    found = re.search(r"(?:^|[;&|(]|\bsudo)\s*(apk|yum|dnf|microdnf|zypper|pacman)\s", text)
+    return found[1] if found else ""

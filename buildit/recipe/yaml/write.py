@@ -66,7 +66,7 @@ def _item(item: YamlData, depth: int) -> Iterator[str]:
         if item.value is not None:
             yield from _item(item.value, depth)
         return
-    inline = _inline(item)
+    inline = None if isinstance(item, Mapping) and len(item) == 1 else _inline(item)
     if inline is not None and len(pad) + len(inline) + 2 <= WIDEST_LINE:
         yield f"{pad}- {inline}"
         return
