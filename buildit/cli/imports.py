@@ -75,23 +75,29 @@ def _imported_lines(found: ImportedContainer) -> Iterator[str]:
     yield printable(shown_place(found.directory))
 
 
-@click.command("import", short_help="Make a container directory of Debian's packages.")
+@click.command(
+    "import", short_help="Make a container of a recipe of another kind, or Debian's packages."
+)
 @options.of_container(OFFLINE, has_recipe=False)
-@click.argument("what", metavar="[debian:NAME[,NAME…]]", required=False)
+@click.argument("what", metavar="[FILE|debian:NAME[,NAME…]]", required=False)
 @click.option(
     "--suite",
     metavar="SUITE",
     help="Debian's own root instead, as debootstrap makes it: debian-12.",
 )
 @click.option(
-    "--output", "into", metavar="DIR", type=PATH, help="The directory; its name by default."
+    "--output",
+    "into",
+    metavar="DIR",
+    type=PATH,
+    help="The directory; by default the name, or where the recipe lies.",
 )
 @click.option(
     "--image",
     "images",
     metavar="TYPE[,TYPE]",
     multiple=True,
-    help="Formats of the image instead of aci: oci, lxc, rootfs … May be repeated.",
+    help="Formats of the image: oci, aci, lxc, rootfs … May be repeated.",
 )
 def import_verb(
     asked: Requested,
@@ -100,7 +106,10 @@ def import_verb(
     into: Path | None,
     images: tuple[str, ...],
 ) -> None:
-    """Make a container directory of Debian's packages, ready to build; its path goes to stdout.
+    """Make a container directory, ready to build; its path goes to stdout.
+
+    FILE is a Dockerfile, a Flockport recipe, a manifest, NAME-VERSION.ebuild or NAME_VERSION.dsc:
+    it is read, never run, and what was not understood is told and stays as a comment.
 
     debian:NAME[=VERSION][,NAME…] is these packages with all that they depend on, and the program of
     the first that has an obvious one. --suite is Debian's own root. buildit.lock has the exact

@@ -28,7 +28,7 @@ from buildit.recipe.ways.find import FORMATS_OF, NO_VERSION, Foreign, Translated
 from buildit.recipe.ways.imagenames import suite_of
 from buildit.recipe.ways.nodes import map_node
 from buildit.recipe.ways.read import BesideRecipe
-from buildit.recipe.ways.written import OwnLine, Writing, lines_of, written_container
+from buildit.recipe.ways.written import OwnLine, Writing, translated_lines, written_container
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence, read_text, shown_place
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -272,7 +272,7 @@ class _Reading:
 
     def unread(self, name: str, done: Translated) -> Iterator[OwnLine]:
         """The lines of a stage that gave no step, and why."""
-        there = lines_of(done.steps)
+        there = translated_lines(done.steps)
         if not name:
             yield from self.wrong.values()
         if self.kind != DOCKERFILE:

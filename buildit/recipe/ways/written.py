@@ -87,7 +87,7 @@ def _places(node: Node) -> Iterator[nodes.Place]:
             pass
 
 
-def lines_of(steps: nodes.Sequence) -> frozenset[int]:
+def translated_lines(steps: nodes.Sequence) -> frozenset[int]:
     """The lines of the recipe that steps are from."""
     return frozenset(place.line for place in _places(steps))
 

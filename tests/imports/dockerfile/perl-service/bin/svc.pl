@@ -1,0 +1,1 @@
+use JSON; print encode_json({ok => 1}), "\n";
