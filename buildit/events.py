@@ -130,6 +130,61 @@ class Uploading(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OfMember(Event):
+    """What happened to one container of a stack that runs here."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberKept(OfMember):
+    """It runs already, as it ought to."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStarted(OfMember):
+    """`again` where there was one before: why it is another one now."""
+
+    again: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReady(OfMember):
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEnded(OfMember):
+    """`again` where podman starts it once more."""
+
+    status: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRemoved(OfMember):
+    """It has ended, and is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTested(OfMember):
+    """A test of the running stack; `problem` is empty where it holds."""
+
+    said: str
+    problem: str = ""
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StackReady(Event):
+    """All of a stack can be used; `addresses` are what can be opened from this machine."""
+
+    name: str
+    addresses: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """One line that the user should see; `warning` where it may need action."""
 

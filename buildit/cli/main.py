@@ -43,6 +43,7 @@ _VERBS = {
         "running": "run",
         "schema": "schema",
         "show": "log shell show",
+        "up": "down exec logs ps up",
     }.items()
     for verb in verbs.split()
 }

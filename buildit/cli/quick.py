@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _WORDS = """
-    build check digest doctor explain import lock log ls pages plan pull push run schema shell show
-    store trust use verify why
+    build check digest doctor down exec explain import lock log logs ls pages plan ps pull
+    push run schema shell show store trust up use verify why
 """
 VERBS = frozenset(_WORDS.split())
 """The words that are no directory where a command begins with them; `cli.main` has the same."""

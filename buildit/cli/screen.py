@@ -138,9 +138,35 @@ def event_lines(event: events.Event, roots: frozenset[BuildKey]) -> tuple[str, .
             return (f"Packaging {name} as {kind.upper()}...{_OK}",)
         case events.Uploading(repository, what, _, _, True):
             return (f"Uploading {what} to '{repository}'{_OK}",)
+        case events.OfMember() | events.StackReady():
+            return stack_lines(event)
         case events.Notice(message, warning):
             return (f"{'warning: ' if warning else ''}{message}",)
         case _:  # what has no line of its own
+            return ()
+
+
+def stack_lines(event: events.Event) -> tuple[str, ...]:
+    """The lines of an event of a stack that runs here."""
+    match event:
+        case events.MemberKept(name):
+            return (f"  {name}: runs already",)
+        case events.MemberStarted(name, again):
+            return (f"  {name}: started" + (f" again ({again})" if again else ""),)
+        case events.MemberReady(name, seconds):
+            return (f"  {name}: ready in {seconds:.1f} s",)
+        case events.MemberEnded(name, status, again):
+            told = f"  {name}: ended with status {status}"
+            return (f"{told}; it is started again" if again else told,)
+        case events.MemberRemoved(name):
+            return (f"  {name}: removed",)
+        case events.MemberTested(name, said, problem, details):
+            verdict = f"{_FAILED}: {problem}" if problem else _OK
+            return (f"  test of {name}: {said}...{verdict}", *(f"    {one}" for one in details))
+        case events.StackReady(name, addresses, seconds):
+            where = ", ".join(addresses) or name
+            return (f"ready: {where} ({seconds:.1f} s)",)
+        case _:
             return ()
 
 

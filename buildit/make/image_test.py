@@ -131,7 +131,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     owned.sweep(KEPT, UNUSED)
     with owned.scratch() as layer, kept_upper(task, parts, layer, ids, store), ExitStack() as stack:
         owned.make_layer(layer)
-        wrong = _Wrong()
+        wrong = Mismatches()
         if inputs.files:
             _test_files(task, inputs, place, wrong)
         if runs:
@@ -157,7 +157,7 @@ def _check_alone(inputs: ImageTestInputs, label: str, place: BuildPlace, task: T
     place.warn(task, [f"{message}: all files belong to root in it"])
 
 
-class _Wrong:
+class Mismatches:
     """What is not as it was expected, and what people see of what was got."""
 
     def __init__(self) -> None:
@@ -179,6 +179,19 @@ class _Wrong:
             shown = [line for line in got.splitlines() if line.strip()]
             self.got.append(f"{what} is:" if shown else f"{what} is empty")
             self.got += [f"  {_shown(line)}" for line in shown[:TAIL_LINES]]
+
+    def answer(self, one: HttpTest, answer: HttpAnswer) -> None:
+        if answer.status != one.status:
+            self.found.append(f"expected status {one.status}, got {answer.status}")
+        for name, value in one.headers.items():
+            got = answer.headers.get(name)
+            if got != value:
+                said = "none" if got is None else repr(_shown(got))
+                self.found.append(f"expected the header {name} to be {value!r}, got {said}")
+        if one.body and not answer.whole:
+            self.found.append("the body is larger than 4 MiB, more than a test reads")
+        else:
+            self.texts(one.body, answer.body, "the body")
 
 
 def is_so(test: TextTest, got: str) -> bool:
@@ -207,7 +220,7 @@ def _shown(text: str) -> str:
 # -- files
 
 
-def _test_files(task: Task, inputs: ImageTestInputs, place: BuildPlace, wrong: _Wrong) -> None:
+def _test_files(task: Task, inputs: ImageTestInputs, place: BuildPlace, wrong: Mismatches) -> None:
     tree = tree_below(task, inputs, place.store)
     copies = {one.path: one for one in task.inputs.copies}
     for test in inputs.files:
@@ -271,7 +284,7 @@ class _Running:
     trees: tuple[Path, ...]
     layer: Path
 
-    def test(self, wrong: _Wrong) -> None:
+    def test(self, wrong: Mismatches) -> None:
         for command in self.inputs.commands:
             files = self.parts.work / "stdout", self.parts.work / "stderr"
             log, outcome = self._run(command.argv, outputs=files)
@@ -285,7 +298,7 @@ class _Running:
         for one in self.inputs.http:
             self._ask(one, wrong)
 
-    def _ask(self, one: HttpTest, wrong: _Wrong) -> None:
+    def _ask(self, one: HttpTest, wrong: Mismatches) -> None:
         into = os.memfd_create("answer", os.MFD_CLOEXEC)
         try:
             question = Question(one.port, one.path, one.host, one.tls)
@@ -308,7 +321,7 @@ class _Running:
             problem = _shown(" ".join(answer.problem.split()))
             wrong.found.append(f"expected an HTTP answer {within}: {problem}")
         else:
-            _test_answer(one, answer, wrong)
+            wrong.answer(one, answer)
         self._add_tail(wrong, log)
 
     def _check_end(self, outcome: Outcome, log: Path) -> None:
@@ -320,7 +333,7 @@ class _Running:
         if outcome.limit is not None and outcome.limit != _ANSWERED:
             raise self.parts.failed("test", outcome, log, recipe=False)
 
-    def _add_tail(self, wrong: _Wrong, log: Path) -> None:
+    def _add_tail(self, wrong: Mismatches, log: Path) -> None:
         if wrong.found and (tail := _tail(log)):
             wrong.got += ["last lines of its output:", *(f"  {line}" for line in tail)]
 
@@ -356,17 +369,3 @@ class _Running:
 
 def _tail(log: Path) -> list[str]:
     return [printable_output(line) for line in end_of(log, 64 << 10)[-TAIL_LINES:]]
-
-
-def _test_answer(one: HttpTest, answer: HttpAnswer, wrong: _Wrong) -> None:
-    if answer.status != one.status:
-        wrong.found.append(f"expected status {one.status}, got {answer.status}")
-    for name, value in one.headers.items():
-        got = answer.headers.get(name)
-        if got != value:
-            said = "none" if got is None else repr(_shown(got))
-            wrong.found.append(f"expected the header {name} to be {value!r}, got {said}")
-    if one.body and not answer.whole:
-        wrong.found.append("the body is larger than 4 MiB, more than a test reads")
-    else:
-        wrong.texts(one.body, answer.body, "the body")

@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
@@ -77,8 +78,13 @@ def read_answer(source: int) -> HttpAnswer | None:
 
 
 def _asked(question: Question, timeout: float) -> HttpAnswer:
+    return answer_over(lambda: connected(question.port, timeout), question)
+
+
+def answer_over(connect: Callable[[], socket.socket], question: Question) -> HttpAnswer:
+    """The answer over a connection; `connect` raises OSError where nobody listens."""
     try:
-        one = connected(question.port, timeout)
+        one = connect()
     except OSError:
         return HttpAnswer(problem=f"nothing listens on port {question.port}")
     with one:
