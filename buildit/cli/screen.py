@@ -156,8 +156,8 @@ def stack_lines(event: events.Event) -> tuple[str, ...]:
         case events.MemberReady(name, seconds):
             return (f"  {name}: ready in {seconds:.1f} s",)
         case events.MemberEnded(name, status, again):
-            told = f"  {name}: ended with status {status}"
-            return (f"{told}; it is started again" if again else told,)
+            told = "ended; podman has started it again" if again else f"ended with status {status}"
+            return (f"  {name}: {told}",)
         case events.MemberRemoved(name):
             return (f"  {name}: removed",)
         case events.MemberTested(name, said, problem, details):

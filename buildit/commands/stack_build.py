@@ -51,7 +51,12 @@ class BuiltStack:
     images: Mapping[str, PinnedImage]
     directory: Path
     files: tuple[Path, ...]
-    emissions: tuple[Emission, ...] = ()
+    built: Mapping[str, Emission] = field(default_factory=dict)
+    """By member, what lies on this machine of those that are not a registry's."""
+
+    @property
+    def emissions(self) -> tuple[Emission, ...]:
+        return tuple(dict.fromkeys(self.built.values()))
 
     def archive(self, member: str) -> Path | None:
         """What holds a member's image, to be loaded; None where it is in a registry."""
@@ -60,9 +65,14 @@ class BuiltStack:
 
 
 def build_stack(
-    stack: ContainerStack, options: Options, report: Reporter, stop: threading.Event
+    stack: ContainerStack,
+    options: Options,
+    report: Reporter,
+    stop: threading.Event,
+    emitting: Reporter | None = None,
 ) -> BuiltStack:
     """Build all containers of a stack at once, and emit it into `options.output/NAME.stack`.
+    `emitting` hears of what is emitted, `report` where it is None.
 
     Where one fails, the others are built to their end all the same, and nothing of the stack is
     emitted.
@@ -88,19 +98,21 @@ def build_stack(
     }
     built = made.build(planned, options.jobs)
     found: dict[str, PinnedImage] = {}
+    here: dict[str, Emission] = {}
     for part in parts:
+        here |= dict.fromkeys(part.members, built[part.name].emissions[0])
         pinned = _pinned_image(planned[part.name][0], built[part.name], registry, output)
         found |= dict.fromkeys(part.members, pinned)
     for one in images:
         if one.remote is None:
             prepared = planned[one.member][0]
+            here[one.member] = built[one.member].emissions[0]
             found[one.member] = _pinned_image(prepared, built[one.member], None, output)
         else:
             at = f"{one.remote.host}/{one.remote.name}@{one.remote.digest}"
             found[one.member] = PinnedImage(at, app=one.app)
-    emissions = tuple(one for parts_ in built.values() for one in parts_.emissions)
     whole = with_image_databases(with_image_ports(stack, found), found)
-    return _emit(PinnedStack(whole, found), output, report, emissions)
+    return _emit(PinnedStack(whole, found), output, emitting or report, here)
 
 
 def lock_stack_images(stack: ContainerStack, options: Options, report: Reporter) -> tuple[str, ...]:
@@ -235,7 +247,7 @@ def _pinned_image(
 
 
 def _emit(
-    pinned: PinnedStack, output: Path, report: Reporter, emissions: tuple[Emission, ...]
+    pinned: PinnedStack, output: Path, report: Reporter, built: Mapping[str, Emission]
 ) -> BuiltStack:
     """Write what starts the stack. What the stack no longer has goes.
 
@@ -266,4 +278,4 @@ def _emit(
         hint = "name another directory with --output"
         raise StoreError(message, place=shown_place(output), hint=hint) from error
     report(Notice(f"the stack {pinned.stack.name} is in {output}: README.md says how to start it"))
-    return BuiltStack(pinned.stack, pinned.images, output, tuple(paths), emissions)
+    return BuiltStack(pinned.stack, pinned.images, output, tuple(paths), built)

@@ -15,64 +15,65 @@ from buildit.digest import Digest, parse_digest
 from buildit.errors import IntegrityError, UsageError
 from buildit.image.inheriting import find_base, inherited_of
 from buildit.model.image import Inherited
-from buildit.model.stack import Readiness, StackMember
+from buildit.model.stack import StackMember
 from buildit.stack.engine import Podman
 from buildit.stack.local import LoadedImage, StackIdentity
-
-_MISSING = 125
-"""podman's own status for what went wrong: `image inspect` of one that is not there."""
+from buildit.stack.pinned import PinnedImage, readiness_of
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltMember:
-    """An OCI layout of a member, and the platform of its image: `linux/amd64`."""
+    """The image of a member on this machine: `kind` is `oci` (a layout) or `docker-archive`."""
 
-    layout: Path
-    platform: str
+    path: Path
+    kind: str
 
 
 def loaded_image(podman: Podman, who: StackIdentity, name: str, built: BuiltMember) -> LoadedImage:
-    """An image in podman's storage, which takes from the layout what it lacks.
+    """An image in podman's storage, which takes from what was built what it lacks.
 
     Raises:
-        IntegrityError: the layout is damaged, or podman has another image of it.
+        IntegrityError: that is damaged, or podman has another image of it.
         BuildError: podman fails.
     """
-    base = find_base("oci", built.layout, built.platform)
+    base = find_base(built.kind, built.path, "")
     status, _, _ = podman.tried("image", "exists", base.config)
     if status:
-        _pull_layout(podman, who, name, built.layout, base.config)
+        if built.kind == "oci":
+            _pull_layout(podman, who, name, built.path)
+        else:
+            podman.run("load", "--quiet", "--input", str(built.path.absolute()))
+        status, _, _ = podman.tried("image", "exists", base.config)
+    if status:
+        told = f"podman took another image from it than {base.config}"
+        raise IntegrityError(told, place=str(built.path))
     return _known(base.config, base.inherited)
 
 
-def _pull_layout(
-    podman: Podman, who: StackIdentity, name: str, layout: Path, expected: str
-) -> None:
+def _pull_layout(podman: Podman, who: StackIdentity, name: str, layout: Path) -> None:
     """podman calls an image by the path of its layout, which has to be of small letters: so it gets
     a link of the name that the image is to have."""
     with tempfile.TemporaryDirectory(prefix="buildit-up-") as work:
         named = Path(work, who.prefix)
         named.mkdir()
         (named / name).symlink_to(layout.absolute())
-        taken = podman.at(Path(work)).run("pull", "--quiet", f"oci:{who.prefix}/{name}")
-    if taken.split()[-1:] != [expected]:
-        told = f"podman took {taken.strip() or 'nothing'} from it, not the image {expected}"
-        raise IntegrityError(told, place=str(layout))
+        podman.at(Path(work)).run("pull", "--quiet", f"oci:{who.prefix}/{name}")
 
 
-def foreign_image(podman: Podman, member: StackMember, *, offline: bool) -> LoadedImage:
-    """The image that a member names, which podman brings here where it lacks it.
+def foreign_image(
+    podman: Podman, member: StackMember, reference: str, *, offline: bool
+) -> LoadedImage:
+    """The image `HOST/NAME@sha256:…` of a member, which podman brings here where it lacks it.
 
     Raises:
         UsageError: it is not here, and no other machine is to be asked.
         BuildError: podman fails.
     """
-    reference = member.image.removeprefix("docker://")
     known = _inspected(podman, reference)
     if known is None:
         if offline:
             hint = f"run it once without --offline, or: podman pull {reference}"
-            message = f"the image {member.image} of {member.name!r} is not here"
+            message = f"podman has no {member.image}, the image of {member.name!r}"
             raise UsageError(message, place=member.place, hint=hint)
         podman.run("pull", "--quiet", reference)
         known = _inspected(podman, reference)
@@ -92,17 +93,7 @@ def _inspected(podman: Podman, reference: str) -> LoadedImage | None:
 
 
 def _known(identifier: Digest, said: Inherited) -> LoadedImage:
-    health = said.app.health
-    ready = None
-    if health is not None:
-        # as docker counts where an image does not say it (moby, daemon/health.go)
-        ready = Readiness(
-            exec=health.exec,
-            interval=health.interval or 30,
-            timeout=health.timeout or 30,
-            retries=health.retries or 3,
-            start=health.start or 0,
-        )
+    ready = readiness_of(StackMember("", ""), PinnedImage(identifier, app=said.app))
     ports = tuple(one.number for one in said.app.ports if one.protocol == "tcp")
     return LoadedImage(identifier, ready, ports)
 

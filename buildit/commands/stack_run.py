@@ -9,6 +9,7 @@ from pathlib import Path
 
 from buildit.commands.building import build
 from buildit.commands.run import Options
+from buildit.commands.stack_build import build_stack
 from buildit.commands.stack_down import take_down
 from buildit.commands.stack_load import BuiltMember, real_directory
 from buildit.commands.stack_look import LogFollower, Show, check_tests, run_stack_tests, watch
@@ -20,14 +21,11 @@ from buildit.commands.stack_up import (
     check_ports,
     stack_secrets,
 )
-from buildit.errors import BuildError, Interrupted, UsageError
-from buildit.events import Notice, Reporter
+from buildit.commands.stacks import stack_at
+from buildit.errors import BuildError, Interrupted
+from buildit.events import Notice, Reporter, silent
 from buildit.image.inheriting import find_base
-from buildit.model.recipe import RecipeOptions
-from buildit.model.stack import ContainerStack, StackMember, StackPort
-from buildit.recipe.stack import STACK_FILE
-from buildit.recipe.stackread import load_stack
-from buildit.recipe.ways.find import has_recipe
+from buildit.model.stack import StackPort
 from buildit.stack.converge import KnownContainer
 from buildit.stack.engine import Podman, opened_engine
 from buildit.stack.lifeline import StackLock, stack_lifeline, stack_lock
@@ -62,59 +60,41 @@ def stack_to_run(
     Raises:
         BuilditError: it is wrong, a port of it is taken, or a build fails.
     """
-    directory = real_directory(options.directory)
-    stack = _stack_in(options)
+    stack = stack_at(options)
+    if stack is None:
+        return _alone(options, report, stop, environ)
+    directory = real_directory(stack.directory)
     given = stack_secrets(stack, options.secrets)
-    for remark in stack.remarks:
-        report(Notice(remark))
     podman = opened_engine(environ)
     check_ports(podman, stack, podman.state(directory))
-    built = {
-        member.name: _built(member, options, report, stop)
-        for member in stack.members
-        if member.recipe is not None
-    }
-    if stack.file == stack.directory:
-        stack = _opened(stack, built)
+    made = build_stack(stack, options, report, stop, silent)
+    remote = {name: one.reference for name, one in made.images.items() if not one.is_local}
+    remote = {name: one for name, one in remote.items() if name not in made.built}
+    built = {name: BuiltMember(one.path, one.format) for name, one in made.built.items()}
     who = StackIdentity(stack.name, directory)
-    return StackToRun(who, stack, built, environ, given, options.offline)
+    return StackToRun(who, made.stack, built, environ, remote, given, options.offline)
 
 
-def _stack_in(options: Options) -> ContainerStack:
-    """Raises UsageError where a directory has neither a stack nor a container."""
-    directory = Path(real_directory(options.directory))
-    file = directory / STACK_FILE
-    if not options.recipe.file and file.exists():
-        return load_stack(file).stack
-    if has_recipe(directory, options.recipe):
-        return alone(directory)
-    hint = "name the directory of a stack or of a container: buildit up containers/shop/"
-    message = f"there is no {STACK_FILE} and no recipe of a container here"
-    raise UsageError(message, place=str(options.directory), hint=hint)
-
-
-def _built(
-    member: StackMember, options: Options, report: Reporter, stop: threading.Event
-) -> BuiltMember:
-    asked = options.recipe
-    if member.recipe is not None and member.recipe.directory != options.directory:
-        of = member.recipe
-        asked = RecipeOptions(of.file, of.stage, of.values, of.images)
-        options = replace(options, directory=of.directory)
-    emissions = build(replace(options, recipe=replace(asked, formats=("oci",))), report, stop)
-    return BuiltMember(emissions[0].path, options.platform)
-
-
-def _opened(stack: ContainerStack, built: dict[str, BuiltMember]) -> ContainerStack:
+def _alone(
+    options: Options, report: Reporter, stop: threading.Event, environ: MutableMapping[str, str]
+) -> StackToRun:
     """One container with the ports that its image says, on this machine alone."""
-    (member,) = stack.members
-    image = built[member.name]
-    app = find_base("oci", image.layout, image.platform).inherited.app
+    directory = real_directory(options.directory)
+    stack = alone(Path(directory))
+    podman = opened_engine(environ)
+    podman.state(directory)  # what is wrong with podman is told before a long build
+    recipe = replace(options.recipe, formats=("oci",))
+    (image, *_) = build(replace(options, recipe=recipe), report, stop)
+    app = find_base("oci", image.path, "").inherited.app
     ports = tuple(
         StackPort(one.number, one.protocol, published=True, outside=one.number, address=LOOPBACK)
         for one in app.ports
     )
-    return replace(stack, members=(replace(member, ports=ports),))
+    (member,) = stack.members
+    stack = replace(stack, members=(replace(member, ports=ports),))
+    check_ports(podman, stack, podman.state(directory))
+    built = {member.name: BuiltMember(image.path, "oci")}
+    return StackToRun(StackIdentity(stack.name, directory), stack, built, environ)
 
 
 def up(

@@ -11,7 +11,7 @@ import secrets
 import string
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,14 +67,15 @@ _NEW = threading.Event()
 
 @dataclass(frozen=True, slots=True)
 class StackToRun:
-    """A stack with what its members are made of: `built` are layouts by member, the others are of
-    images that podman knows or brings. `environment` is where variables without a value, and
-    `secrets` where the values of secrets come from."""
+    """A stack with what its members are made of: `built` are images by member, `remote` the names
+    by digest of the others, which podman has or brings. `environment` is where variables without
+    a value, and `secrets` where the values of secrets come from."""
 
     who: StackIdentity
     stack: ContainerStack
     built: Mapping[str, BuiltMember]
-    environment: Mapping[str, str]
+    environment: MutableMapping[str, str]
+    remote: Mapping[str, str] = field(default_factory=dict)
     secrets: GivenSecrets = field(default_factory=GivenSecrets)
     offline: bool = False
 
@@ -239,7 +240,7 @@ def _images(podman: Podman, run: StackToRun) -> dict[str, LoadedImage]:
     for member in run.stack.members:
         built = run.built.get(member.name)
         found[member.name] = (
-            foreign_image(podman, member, offline=run.offline)
+            foreign_image(podman, member, run.remote[member.name], offline=run.offline)
             if built is None
             else loaded_image(podman, run.who, member.name, built)
         )

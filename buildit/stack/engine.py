@@ -213,6 +213,7 @@ class EngineFacts:
 
 
 _CAP_SYS_RESOURCE = 1 << 24
+_PROCESSES = 1 << 15  # pid_max of 32 bits (proc(5)): podman sets no more for itself
 _USUAL = 1 << 20  # of both limits (containers/common, pkg/config/default.go)
 
 
@@ -236,6 +237,7 @@ def engine_options(facts: EngineFacts) -> tuple[tuple[str, ...], tuple[str, ...]
     if not may and "containers.default_ulimits" not in said:
         hard = {"nofile": facts.files, "nproc": facts.processes}
         low = {name: most for name, most in hard.items() if 0 <= most < _USUAL}
+        low |= {"nproc": min(low["nproc"], _PROCESSES)} if "nproc" in low else {}
         further = tuple(
             word for name, most in low.items() for word in ("--ulimit", f"{name}={most}:{most}")
         )
