@@ -38,11 +38,11 @@ from buildit.commands.stack_look import LogFollower, chosen, lines_since
 from buildit.commands.stack_run import UpOptions, stack_to_run, up
 from buildit.errors import Interrupted, UsageError
 from buildit.model.words import counted
+from buildit.podman.engine import Podman, opened_engine
+from buildit.podman.lifeline import StackLock, stack_lock, watched_by
+from buildit.podman.loglines import LogLine, since_of
 from buildit.stack.converge import KnownContainer
-from buildit.stack.engine import Podman, opened_engine
-from buildit.stack.lifeline import StackLock, stack_lock, watched_by
 from buildit.stack.local import KnownPort
-from buildit.stack.loglines import LogLine, since_of
 
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ECMA-48; red is for errors
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -141,7 +141,7 @@ def _removed_lines(done: Removed) -> Iterator[str]:
     parts = ", ".join(counted(count, what) for count, what in counts if count)
     yield f"removed: {parts}" if parts else "nothing of it was there"
     if done.volumes_kept:
-        yield f"{counted(done.volumes_kept, 'volume')} stay: buildit down --volumes"
+        yield f"kept: {counted(done.volumes_kept, 'volume')} (buildit down --volumes)"
 
 
 @click.command("down", short_help="Take the stack of DIR down.")

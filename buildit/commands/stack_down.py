@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from buildit.errors import BuilditError
 from buildit.events import MemberRemoved, Notice, Reporter
+from buildit.podman.engine import EngineError, Podman, opened_engine, reason_of
+from buildit.podman.lifeline import StackLock, wait_for_group
 from buildit.stack.converge import (
     EngineState,
     KnownContainer,
@@ -17,8 +19,6 @@ from buildit.stack.converge import (
     remove_container,
     remove_rest,
 )
-from buildit.stack.engine import EngineError, Podman, opened_engine, reason_of
-from buildit.stack.lifeline import StackLock, wait_for_group
 
 _LOOK = 0.05  # seconds between two looks at whether all is to end at once
 

@@ -16,7 +16,7 @@ from buildit.errors import IntegrityError, UsageError
 from buildit.image.inheriting import find_base, inherited_of
 from buildit.model.image import Inherited
 from buildit.model.stack import StackMember
-from buildit.stack.engine import Podman
+from buildit.podman.engine import Podman
 from buildit.stack.local import LoadedImage, StackIdentity
 from buildit.stack.pinned import PinnedImage, readiness_of
 

@@ -14,11 +14,11 @@ from buildit.make.image_test import Mismatches
 from buildit.model.image_test import CommandTest, HttpTest, ImageTest
 from buildit.model.stack import StackMember
 from buildit.model.words import hint_of
+from buildit.podman.engine import Podman
+from buildit.podman.loglines import LogLine, LogReader, by_time, moment
+from buildit.podman.probing import http_answer, told_by
 from buildit.sandbox.asking import Question
 from buildit.stack.converge import KnownContainer
-from buildit.stack.engine import Podman
-from buildit.stack.loglines import LogLine, LogReader, merged, moment
-from buildit.stack.probing import asked_over_http, told_by
 
 _LOOK = 0.05
 _STATES = 0.25  # seconds between two looks at who is still there
@@ -68,7 +68,7 @@ class LogFollower:
     def _turn(self, *, last: bool = False) -> None:
         with self._lock:
             readers = list(self._readers.values())
-        for line in merged(one for each in readers for one in each.lines(all_of_it=last)):
+        for line in by_time(one for each in readers for one in each.lines(all_of_it=last)):
             if not self._since or moment(line.when)[0] >= self._since:
                 self._show(line)
 
@@ -129,7 +129,7 @@ def lines_since(containers: Sequence[KnownContainer], since: float) -> list[LogL
         reader = LogReader(one.shown, one.log)
         found += [line for line in reader.lines(all_of_it=True) if moment(line.when)[0] >= since]
         reader.close()
-    return merged(found)
+    return by_time(found)
 
 
 # -- tests
@@ -199,7 +199,7 @@ def _ask_over_http(
     question = Question(test.port, test.path, test.host, test.tls)
     end = time.monotonic() + timeout
     while True:
-        answer = asked_over_http(podman, one, question, max(0.1, end - time.monotonic()))
+        answer = http_answer(podman, one, question, max(0.1, end - time.monotonic()))
         if not answer.problem:
             wrong.answer(test, answer)
             return

@@ -26,12 +26,12 @@ from buildit.errors import BuildError, Interrupted
 from buildit.events import Notice, Reporter, silent
 from buildit.image.inheriting import find_base
 from buildit.model.stack import StackPort
+from buildit.podman.engine import Podman, opened_engine
+from buildit.podman.lifeline import StackLock, stack_lifeline, stack_lock
 from buildit.stack.converge import KnownContainer
-from buildit.stack.engine import Podman, opened_engine
-from buildit.stack.lifeline import StackLock, stack_lifeline, stack_lock
 from buildit.stack.local import StackIdentity, alone
 
-LOOPBACK = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _alone(
     (image, *_) = build(replace(options, recipe=recipe), report, stop)
     app = find_base("oci", image.path, "").inherited.app
     ports = tuple(
-        StackPort(one.number, one.protocol, published=True, outside=one.number, address=LOOPBACK)
+        StackPort(one.number, one.protocol, published=True, outside=one.number, address=_LOOPBACK)
         for one in app.ports
     )
     (member,) = stack.members

@@ -1,4 +1,4 @@
-"""Starting the containers of a stack, each once those that it waits for are so far.
+"""StackStart the containers of a stack, each once those that it waits for are so far.
 
 A thread for each: it makes its container at once, waits, starts it, and asks it until it is ready.
 The first one that fails ends all.
@@ -21,11 +21,11 @@ from buildit.errors import BuildError, BuilditError, Interrupted, UsageError
 from buildit.events import MemberKept, MemberReady, MemberStarted, Reporter
 from buildit.model.stack import Condition, Readiness, StackFile
 from buildit.model.tree import Entry, Kind, sort_key
-from buildit.stack.converge import Change, KnownContainer, remove_container
-from buildit.stack.engine import Podman, reason_of
+from buildit.podman.engine import Podman, reason_of
+from buildit.podman.loglines import LogReader
+from buildit.podman.probing import not_ready
+from buildit.stack.converge import ContainerChange, KnownContainer, remove_container
 from buildit.stack.local import KnownPort
-from buildit.stack.loglines import LogReader
-from buildit.stack.probing import not_ready
 
 LINES_SHOWN = 20
 """Last lines of a container that failed."""
@@ -47,11 +47,11 @@ class StartPlan:
     """What is to happen, and how far each is waited for: `ready` are the names of containers that
     must become ready (the others only start). `environment` is handed to podman's processes."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[ContainerChange, ...]
     ready: frozenset[str]
 
 
-class Starting:
+class StackStart:
     """One start of a stack. `touched` are the names of containers that were made or started."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Starting:
             self._stopped = True
             self._moved.notify_all()
 
-    def _guarded(self, change: Change) -> None:
+    def _guarded(self, change: ContainerChange) -> None:
         try:
             self._bring(change)
         except Interrupted:
@@ -116,7 +116,7 @@ class Starting:
 
     # -- one container
 
-    def _bring(self, change: Change) -> None:
+    def _bring(self, change: ContainerChange) -> None:
         one = change.container
         if change.how == "kept":
             self._report(MemberKept(one.shown))
@@ -146,7 +146,7 @@ class Starting:
             if condition == "completed"
         }
 
-    def _make(self, change: Change) -> None:
+    def _make(self, change: ContainerChange) -> None:
         one = change.container
         self._check()
         self.touched.add(one.name)
@@ -160,14 +160,14 @@ class Starting:
                     "cp", "--archive=false", "-", f"{one.name}:/", stdin=files_tar(files)
                 )
 
-    def _wait_for_others(self, change: Change) -> None:
+    def _wait_for_others(self, change: ContainerChange) -> None:
         with self._moved:
             for name, condition in change.container.waits:
                 while condition not in self._reached.get(name, {condition}) and not self._stopped:
                     self._moved.wait()
         self._check()
 
-    def _start(self, change: Change) -> None:
+    def _start(self, change: ContainerChange) -> None:
         one = change.container
         status, _, told = self._podman.tried("start", one.name)
         if status:
@@ -193,7 +193,7 @@ class Starting:
                 self._moved.wait_for(lambda: self._stopped, seconds)
         self._check()
 
-    def _until_ready(self, change: Change) -> None:
+    def _until_ready(self, change: ContainerChange) -> None:
         one = change.container
         ready = one.ready
         seen = self._seen(one.name)
@@ -222,7 +222,7 @@ class Starting:
             pause = min(pause * 1.5, _LONGEST_PAUSE, max(ready.interval, _FIRST_PAUSE))
         raise self._failed(change, seen, f"is not ready after {patience} s: {problem}")
 
-    def _until_completed(self, change: Change) -> None:
+    def _until_completed(self, change: ContainerChange) -> None:
         while True:
             seen = self._seen(change.container.name)
             while is_alive(seen.pid):
@@ -235,7 +235,7 @@ class Starting:
                 return
             self._pause(_FIRST_PAUSE)
 
-    def _failed(self, change: Change, seen: KnownContainer, what: str) -> MemberFailed:
+    def _failed(self, change: ContainerChange, seen: KnownContainer, what: str) -> MemberFailed:
         lines = last_lines(seen)
         hint = "its last lines are above" if lines else "it has written nothing"
         place = change.container.member.place or self._place
@@ -300,7 +300,7 @@ def _owner(text: str, file: StackFile) -> int:
 # -- ports
 
 
-def start_problem(podman: Podman, change: Change, told: str, status: int) -> BuilditError:
+def start_problem(podman: Podman, change: ContainerChange, told: str, status: int) -> BuilditError:
     """What it means that a container does not start."""
     one = change.container
     if "address already in use" in told:
@@ -365,6 +365,15 @@ def process_at(port: int) -> str:
     for path in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if str(path.readlink()) in inodes:
-                name = (path.parents[1] / "comm").read_text().strip()
-                return f"{name} (pid {path.parts[2]})"
+                return _named_process(path.parents[1])
     return ""
+
+
+def _named_process(path: Path) -> str:
+    """What a directory of /proc is of; conmon holds the ports of a container, perhaps of another
+    storage or user."""
+    name, words = (path / "comm").read_text().strip(), (path / "cmdline").read_bytes().split(b"\0")
+    told = f"{name} (pid {path.name})"
+    if name == "conmon" and b"-n" in words[:-1]:
+        return f"the container {words[words.index(b'-n') + 1].decode('utf-8', 'replace')}, {told}"
+    return told

@@ -21,23 +21,23 @@ from buildit.archive.tar.read import read_tar
 from buildit.commands.secrets import GivenSecrets
 from buildit.commands.stack_down import remove_containers, remove_leftovers
 from buildit.commands.stack_load import BuiltMember, foreign_image, loaded_image
-from buildit.commands.stack_start import Starting, StartPlan, taken_port
+from buildit.commands.stack_start import StackStart, StartPlan, taken_port
 from buildit.errors import BuildError, BuilditError, UsageError
 from buildit.events import Notice, Reporter, StackReady
 from buildit.model.config import SecretSource
 from buildit.model.secret import LARGEST
 from buildit.model.stack import ContainerStack, StackFile
+from buildit.podman.engine import Podman
 from buildit.stack.converge import (
-    Change,
+    ContainerChange,
     EngineState,
     KnownContainer,
     KnownNetwork,
-    changes,
+    container_changes,
     local_networks,
     stale_networks,
     superfluous,
 )
-from buildit.stack.engine import Podman
 from buildit.stack.local import (
     KnownPort,
     LoadedImage,
@@ -167,9 +167,9 @@ def _brought_up(
     }
     facts = LocalFacts(podman.further, run.environment)
     wanted = wanted_containers(who, stack, images, known, taken, facts)
-    todo = changes(wanted, before, moved)
+    todo = container_changes(wanted, before, moved)
     remove_containers(podman, superfluous(wanted, before), report, _NEW)
-    starting = Starting(podman, _start_plan(todo, wait=wait), report, attach, str(stack.file))
+    starting = StackStart(podman, _start_plan(todo, wait=wait), report, attach, str(stack.file))
     try:
         starting.run()
     finally:
@@ -191,7 +191,7 @@ def _check_alive(found: Sequence[KnownContainer], *, wait: bool) -> None:
         raise BuildError(f"{one.shown} has ended with status {one.status}", hint=hint)
 
 
-def _start_plan(todo: tuple[Change, ...], *, wait: bool) -> StartPlan:
+def _start_plan(todo: tuple[ContainerChange, ...], *, wait: bool) -> StartPlan:
     names = frozenset(one.container.name for one in todo)
     asked = {
         name for one in todo for name, condition in one.container.waits if condition == "ready"

@@ -166,6 +166,35 @@ def _limits(_: Path) -> Iterator[Probed]:
     yield _found("limits", good, bad, hint, weak=True)
 
 
+_OLDEST_PODMAN = 4
+
+
+def _podman(_: Path) -> Iterator[Probed]:
+    path = shutil.which("podman")
+    version = "" if path is None else (_ran(path, "--version")[0] or "").rpartition(" ")[2].strip()
+    number = version.partition(".")[0]
+    good = number.isdecimal() and int(number) >= _OLDEST_PODMAN
+    bad = f"podman {version} is too old" if version else "not found" if path is None else "broken"
+    hint = "apt install podman (4.0 or newer)"
+    if good and _is_hybrid() and shutil.which("runc", path=PROGRAM_PATH) is None:
+        good, bad = False, "crun starts nothing where cgroups of both versions are mounted"
+        hint = "apt install runc"
+    told = f"{version} at {path}" if good else None
+    yield _found("podman", told, f"{bad}: needed for `buildit up`", hint, weak=True)
+
+
+def _is_hybrid() -> bool:
+    """Whether cgroups of both versions are mounted (proc(5), mountinfo)."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    return cgroup_versions(mounts) == {1, 2}
+
+
+def cgroup_versions(mounts: str) -> set[int]:
+    """The versions of cgroups that a mountinfo shows."""
+    kinds = {line.partition(" - ")[2].partition(" ")[0] for line in mounts.splitlines()}
+    return {version for name, version in (("cgroup", 1), ("cgroup2", 2)) if name in kinds}
+
+
 _TOOLS = {
     "gpgv": ("gpgv", "signatures of Debian's indices; without it, pip install 'buildit[gpg]'"),
     "git": ("git", "sources from git"),
@@ -186,7 +215,17 @@ def _space(store: Path) -> Iterator[Probed]:
     yield _found("disk", text if free >= 5 << 30 else None, text, "buildit store gc", weak=True)
 
 
-_LOOKS = (_machine, _programs, _namespaces, _emulation, _user_network, _limits, _tools, _space)
+_LOOKS = (
+    _machine,
+    _programs,
+    _namespaces,
+    _emulation,
+    _user_network,
+    _limits,
+    _tools,
+    _podman,
+    _space,
+)
 
 
 def _ran(*argv: str) -> tuple[str | None, str]:

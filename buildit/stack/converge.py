@@ -14,11 +14,11 @@ from buildit.stack.local import (
     AFTER_LABEL,
     DIRECTORY_LABEL,
     GENERATED_LABEL,
-    GRACE,
     GRACE_LABEL,
     LABEL,
     MEMBER_LABEL,
     SETTINGS_LABEL,
+    USUAL_GRACE,
     KnownPort,
     LocalNetwork,
     StackIdentity,
@@ -49,7 +49,7 @@ class KnownContainer:
     restarts: int = 0
     started: str = ""
     after: tuple[str, ...] = ()
-    grace: int = GRACE
+    grace: int = USUAL_GRACE
     addresses: Mapping[str, str] = field(default_factory=dict)
     networks: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[KnownPort, ...] = ()
@@ -125,7 +125,7 @@ def _container(said: Mapping[str, Any]) -> KnownContainer:
         restarts=int(said.get("RestartCount") or 0),
         started=str(state.get("StartedAt", "")),
         after=tuple(labels.get(AFTER_LABEL, "").split()),
-        grace=_number(labels.get(GRACE_LABEL, ""), GRACE),
+        grace=_number(labels.get(GRACE_LABEL, ""), USUAL_GRACE),
         addresses=_addresses_of(labels.get(ADDRESSES_LABEL, "")),
         networks={
             name: one.get("IPAddress") or ""
@@ -203,7 +203,7 @@ How = Literal["kept", "started", "created", "replaced"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ContainerChange:
     """What happens to one container: it is as it ought to be, is there and is started, is not
     there, or is another and has to go first. `before` is the one that is there."""
 
@@ -212,9 +212,9 @@ class Change:
     before: KnownContainer | None = None
 
 
-def changes(
+def container_changes(
     wanted: Sequence[WantedContainer], now: EngineState, moved: Collection[str] = ()
-) -> tuple[Change, ...]:
+) -> tuple[ContainerChange, ...]:
     """What brings the containers to what they ought to be; `moved` are names of those that have to
     be made again whatever their settings say (a secret of theirs has another value).
 
@@ -227,19 +227,19 @@ def changes(
 
 def _change(
     one: WantedContainer, now: EngineState, moved: Collection[str], finished: Collection[str]
-) -> Change:
+) -> ContainerChange:
     before = now.container(one.name)
     if before is None:
-        return Change(one, "created")
+        return ContainerChange(one, "created")
     if before.settings != one.settings or one.name in moved or before.state == "paused":
-        return Change(one, "replaced", before)
+        return ContainerChange(one, "replaced", before)
     if before.state == "running":
-        return Change(one, "kept", before)
+        return ContainerChange(one, "kept", before)
     if before.state == "exited" and before.status == 0 and one.name in finished:
-        return Change(one, "kept", before)
+        return ContainerChange(one, "kept", before)
     if before.state in ("created", "configured", "exited", "stopped"):
-        return Change(one, "started", before)
-    return Change(one, "replaced", before)
+        return ContainerChange(one, "started", before)
+    return ContainerChange(one, "replaced", before)
 
 
 def superfluous(wanted: Iterable[WantedContainer], now: EngineState) -> tuple[KnownContainer, ...]:

@@ -48,7 +48,7 @@ ADDRESSES_LABEL = f"{LABEL}.addresses"
 GENERATED_LABEL = f"{LABEL}.generated"
 """On a secret that was drawn: it lives as long as the stack's volumes."""
 
-GRACE = 10
+USUAL_GRACE = 10
 """Seconds that a container gets to end, where nobody says another number: podman's own."""
 
 _DIGITS = 8
@@ -133,7 +133,7 @@ class WantedContainer:
 
 
 def _grace(member: StackMember) -> int:
-    return GRACE if member.stop_timeout is None else member.stop_timeout
+    return USUAL_GRACE if member.stop_timeout is None else member.stop_timeout
 
 
 def _label(name: str, value: str) -> tuple[str, ...]:

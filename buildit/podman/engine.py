@@ -1,8 +1,8 @@
 """podman, run: the one place where its processes begin.
 
 They are in a process group of their own, so that a Ctrl-C of the terminal is for buildit alone:
-none of them is cut off in the middle. `Podman.group` is that of a `stack.lifeline`, which waits for
-them where buildit was killed.
+none of them is cut off in the middle. `Podman.group` is that of a `podman.lifeline`, which waits
+for them where buildit was killed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.errors import BuildError
+from buildit.sandbox.probe import cgroup_versions
 from buildit.stack.converge import (
     EngineState,
     KnownContainer,
@@ -30,9 +31,6 @@ from buildit.stack.converge import (
     read_volumes,
 )
 from buildit.stack.local import DIRECTORY_LABEL
-
-OLDEST = (4, 0)
-"""The first podman that takes addresses and further names with --network."""
 
 _PROGRAM = "podman"
 _HINT = "`buildit doctor` looks at podman, too"
@@ -230,7 +228,7 @@ def engine_options(facts: EngineFacts) -> tuple[tuple[str, ...], tuple[str, ...]
             for name, table in tomllib.loads(text).items():
                 said |= {f"{name}.{key}": value for key, value in dict(table).items()}
     options: tuple[str, ...] = ()
-    if facts.has_runc and "engine.runtime" not in said and is_hybrid(facts.mounts):
+    if facts.has_runc and "engine.runtime" not in said and cgroup_versions(facts.mounts) == {1, 2}:
         options = ("--runtime", "runc")
     further: tuple[str, ...] = ()
     may = facts.capabilities & _CAP_SYS_RESOURCE or not facts.is_root
@@ -242,12 +240,6 @@ def engine_options(facts: EngineFacts) -> tuple[tuple[str, ...], tuple[str, ...]
             word for name, most in low.items() for word in ("--ulimit", f"{name}={most}:{most}")
         )
     return options, further
-
-
-def is_hybrid(mounts: str) -> bool:
-    """Whether cgroups of both versions are mounted (proc(5), mountinfo)."""
-    kinds = {line.partition(" - ")[2].partition(" ")[0] for line in mounts.splitlines()}
-    return {"cgroup", "cgroup2"} <= kinds
 
 
 def opened_engine(environ: Mapping[str, str]) -> Podman:

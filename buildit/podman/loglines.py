@@ -106,7 +106,7 @@ def parse_log_row(row: bytes) -> tuple[str, str, str, str]:
     return parts[0], parts[1], parts[2][:1], parts[3] if len(parts) > 3 else ""
 
 
-def merged(lines: Iterable[LogLine]) -> list[LogLine]:
+def by_time(lines: Iterable[LogLine]) -> list[LogLine]:
     """By time, those of one container in their order."""
     return sorted(lines, key=lambda one: moment(one.when))
 

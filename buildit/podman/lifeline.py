@@ -21,7 +21,7 @@ from pathlib import Path
 
 from buildit.errors import StoreError
 from buildit.home import cache_of
-from buildit.stack.engine import own_module
+from buildit.podman.engine import own_module
 
 WATCHED = "BUILDIT_LIFELINE"
 """The variable that tells `buildit down` that it was a watcher: the number of the lock's file, and
@@ -88,7 +88,7 @@ def stack_lock(directory: str) -> Iterator[StackLock]:
 
 
 @dataclass(slots=True)
-class Lifeline:
+class StackLifeline:
     """`group` is what processes of podman join."""
 
     group: int
@@ -108,7 +108,7 @@ class Lifeline:
 
 
 @contextmanager
-def stack_lifeline(directory: str, lock: StackLock) -> Iterator[Lifeline]:
+def stack_lifeline(directory: str, lock: StackLock) -> Iterator[StackLifeline]:
     """A watcher for as long as the block takes; the stack goes down where the process dies in it,
     and stays where the block ends."""
     reading, writing = os.pipe()
@@ -125,7 +125,7 @@ def stack_lifeline(directory: str, lock: StackLock) -> Iterator[Lifeline]:
         )
     finally:
         os.close(reading)
-    line = Lifeline(watcher.pid, writing)
+    line = StackLifeline(watcher.pid, writing)
     try:
         yield line
     finally:
@@ -135,17 +135,17 @@ def stack_lifeline(directory: str, lock: StackLock) -> Iterator[Lifeline]:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatcherWords:
     """What a watcher that becomes `down` was told."""
 
     fd: int
     hurry: bool
 
 
-def watched_by(environ: dict[str, str]) -> Watched | None:
+def watched_by(environ: dict[str, str]) -> WatcherWords | None:
     """What this process was told where it was a watcher; no other process is told so, too."""
     number, _, how = environ.pop(WATCHED, "").partition(":")
-    return Watched(int(number), how == "hurry") if number.isdecimal() else None
+    return WatcherWords(int(number), how == "hurry") if number.isdecimal() else None
 
 
 def wait_for_group() -> None:

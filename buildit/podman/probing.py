@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from buildit.model.stack import HttpProbe, Readiness
+from buildit.podman.engine import Podman, own_module
 from buildit.sandbox.asking import HttpAnswer, Question, answer_over
 from buildit.stack.converge import KnownContainer
-from buildit.stack.engine import Podman, own_module
 
 LARGEST_OUTPUT = 1 << 20
 """Bytes of what a program says that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ProgramAnswer:
     """What a program in a container answered; `status` is None where it took too long."""
 
     status: int | None
@@ -50,7 +50,7 @@ def not_ready(podman: Podman, container: KnownContainer, ready: Readiness, timeo
 def _http_problem(
     podman: Podman, container: KnownContainer, http: HttpProbe, timeout: float
 ) -> str:
-    answer = asked_over_http(podman, container, question_of(http), timeout)
+    answer = http_answer(podman, container, question_of(http), timeout)
     if answer.problem:
         return answer.problem
     if answer.status == http.status or (not http.status and answer.status < 400):
@@ -63,7 +63,7 @@ def question_of(http: HttpProbe) -> Question:
     return Question(http.port, http.path, http.host, http.tls)
 
 
-def asked_over_http(
+def http_answer(
     podman: Podman, container: KnownContainer, question: Question, timeout: float
 ) -> HttpAnswer:
     """One answer; `problem` says why there is none."""
@@ -79,7 +79,7 @@ def _asked(
     if podman.is_root:
         return ask_at(addresses[0], port, question, timeout)
     asked = [addresses[0], port, question and asdict(question), timeout]
-    words = own_module("buildit.stack.probing", json.dumps(asked))
+    words = own_module("buildit.podman.probing", json.dumps(asked))
     said = podman.piped("unshare", "--rootless-netns", *words)
     return HttpAnswer(**json.loads(said)) if said else HttpAnswer(problem="podman unshare failed")
 
@@ -99,15 +99,17 @@ def ask_at(address: str, port: int, question: Question | None, timeout: float) -
     return HttpAnswer()
 
 
-def told_by(podman: Podman, container: KnownContainer, argv: Sequence[str], timeout: float) -> Said:
+def told_by(
+    podman: Podman, container: KnownContainer, argv: Sequence[str], timeout: float
+) -> ProgramAnswer:
     """What a program in a container says."""
     with podman.begin("exec", container.identifier or container.name, *argv) as process:
         try:
             out, told = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            return Said(None)
-    return Said(process.returncode, out[:LARGEST_OUTPUT], told[:LARGEST_OUTPUT])
+            return ProgramAnswer(None)
+    return ProgramAnswer(process.returncode, out[:LARGEST_OUTPUT], told[:LARGEST_OUTPUT])
 
 
 def _main(text: str) -> None:
