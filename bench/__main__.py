@@ -23,6 +23,7 @@ from bench import (
     no_op,
     real_build,
     registries,
+    stack,
     steps,
     synced,
 )
@@ -46,6 +47,7 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P10-formats": (formats.memory, 1),
     "P12": (debian.build, 3),
     "P15": (registries.measure, 5),
+    "stack": (stack.measure, 5),
     "steps": (steps.measure, 5),
     "imports": (imports.verbs, 5),
 }

@@ -55,7 +55,7 @@ class Room:
         the demo's toolchain, so that all builds share one and none asks the network."""
         directory = self.root / name
         shutil.rmtree(directory, ignore_errors=True)
-        lock = _pinned(self.demo / "container" / LOCK)
+        lock = pinned_lock(self.demo / "container" / LOCK)
         settings = {".buildit-config.yaml": config(str(self.store), self.binhost), LOCK: lock}
         for path, text in {**settings, **files}.items():
             target = directory / path
@@ -88,7 +88,7 @@ class Room:
         self.buildit(target)()
 
 
-def _pinned(lock: Path) -> str:
+def pinned_lock(lock: Path) -> str:
     """The lines of a lock that pin the toolchain."""
     kept = ("#", "buildit-lock ", "[", "deb ", "index ", "request ")
     return "".join(

@@ -110,8 +110,8 @@ def build_parts(
     pool: BuildPool | None = None,
     ask: AskStep | None = None,
 ) -> BuiltParts:
-    """Build what is planned and emit it; `pool` makes its tasks, where other containers are built
-    at the same time. `ask` is asked before each step.
+    """Build what is planned and emit it. `pool` makes its tasks, where other containers are built
+    at the same time; then nothing is published yet. `ask` is asked before each step.
 
     Raises:
         BuilditError: see each stage.
@@ -119,7 +119,7 @@ def build_parts(
     options = everything[0].options
     stacked: list[tuple[StackedImage, ...]] = []
     with _at_work(everything, report, stop, lost, pool) as works:
-        publishes = _publishes(options)
+        publishes = publishes_of(options)
         if publishes:
             from buildit.commands.publish import check_publishing
 
@@ -144,7 +144,7 @@ def build_parts(
             keep_outputs(works)
         for prepared in everything if fresh else ():
             prepared.keep_plan()  # Last: a run that finds the plan kept does none of this again.
-        if publishes:
+        if publishes and pool is None:
             for work in works:
                 work.publish(work.own(emissions))
     return BuiltParts(emissions, tuple(one for each in stacked for one in each))
@@ -278,12 +278,13 @@ def _check_until(prepared: Prepared) -> None:
         from buildit.commands.stepping import find_step
 
         find_step(prepared.plan.listed, options.until)
-        if _publishes(options):
+        if publishes_of(options):
             message = "--until makes no image, so that there is nothing to publish"
             raise UsageError(message, hint="leave --push out, or build the whole container")
 
 
-def _publishes(options: Options) -> bool:
+def publishes_of(options: Options) -> bool:
+    """Whether what is made is to be published."""
     if options.push or not options.discover:
         return options.push
     from buildit.remote.discovery import publishes

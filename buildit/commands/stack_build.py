@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from buildit.archive.streams import submit
-from buildit.commands.building import BuiltParts, build_parts, planned_parts
+from buildit.commands.building import BuiltParts, build_parts, planned_parts, publishes_of, push
 from buildit.commands.mending import until_whole
 from buildit.commands.realise import BuildPool
 from buildit.commands.registry import container_part
@@ -97,6 +97,9 @@ def build_stack(
         if one.remote is None
     }
     built = made.build(planned, options.jobs)
+    if publishes_of(options):  # one after the other: what they share is sent once
+        for part in parts:
+            push(part.options, report, stop)
     found: dict[str, PinnedImage] = {}
     here: dict[str, Emission] = {}
     for part in parts:
