@@ -1,0 +1,1 @@
+<?php echo "posts of " . getenv("APP_ENV") . "\n";
