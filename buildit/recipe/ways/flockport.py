@@ -260,8 +260,7 @@ def _copy(recipe: _Recipe, line: FlockportLine) -> None:
     if len(sources) > 1 and not dest.endswith("/"):
         message = f"several files are copied to {dest!r}"
         raise line.error(message, f"it is a directory then: write {dest}/")
-    for source in sources:
-        recipe.say(line, "sync", {"src": source, "dest": dest, "recursive": "yes"})
+    recipe.say(line, "sync", {"src": list_node(line.place, sources), "dest": dest})
 
 
 def _run(recipe: _Recipe, line: FlockportLine) -> None:

@@ -21,7 +21,7 @@ from buildit.recipe.template.render import Value, Variables
 from buildit.recipe.ways.aptlines import command_step
 from buildit.recipe.ways.find import Foreign, Translated
 from buildit.recipe.ways.imagenames import from_steps, is_suite
-from buildit.recipe.ways.nodes import map_node, step_node
+from buildit.recipe.ways.nodes import list_node, map_node, step_node
 from buildit.recipe.ways.rendered import names_wanted, rendered_document, rendered_text
 from buildit.recipe.yaml import node as nodes
 from buildit.recipe.yaml.node import Node, Scalar
@@ -352,7 +352,8 @@ def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
     for name, value in environment.items():
         yield _step(value, "env", {name: value.text})
     for source, dest in manifests.files:
-        yield _step(source, "sync", {"src": source.text, "dest": dest.text, "recursive": "yes"})
+        files = list_node(source.place, (source.text,))
+        yield _step(source, "sync", {"src": files, "dest": dest.text})
     for phase in ("before_install", "install"):
         for command in manifests.phases[phase]:
             place = command.node.place
@@ -372,7 +373,7 @@ def _steps(manifests: _Manifests, language: Scalar) -> Iterator[Node]:
         raise tests[0].node.error(message, "write what is to be tested under `script:`")
 
 
-def _step(at: Scalar, key: str, values: dict[str, str]) -> Node:
+def _step(at: Scalar, key: str, values: Mapping[str, str | Node]) -> Node:
     return step_node(at.place, key, map_node(at.place, {**values}))
 
 

@@ -43,9 +43,8 @@ DBASE mysql blog
         (3, {"entrypoint": []}),  # LXC's own: the init
         (4, {"env": {"APP": "blog", "HOME_DIR": "/srv/"}}),  # as Docker: of the lines above
         (5, {"env": {"TITLE": "My   own blog"}}),
-        (7, {"sync": {"src": "conf/", "dest": "/etc/blog/", "recursive": "yes"}}),
-        (8, {"sync": {"src": "./one.txt", "dest": "/srv//", "recursive": "yes"}}),
-        (8, {"sync": {"src": "two.txt", "dest": "/srv//", "recursive": "yes"}}),
+        (7, {"sync": {"src": ["conf/"], "dest": "/etc/blog/"}}),
+        (8, {"sync": {"src": ["./one.txt", "two.txt"], "dest": "/srv//"}}),
         (9, {"run": {"script": "apt-get update && \\\n    apt-get install -y nginx\n", **PINNED}}),
         (12, {"run": {"script": 'echo "$APP"\n', **RUN}}),
         (15, {"database": {"engine": "mariadb", "name": "blog"}}),

@@ -92,7 +92,7 @@ def test_environment(env: str, found: dict[str, str]) -> None:
 def test_files_come_before_commands() -> None:
     text = "language: a:1\ninstall: make\nfiles: {./src: /usr/src/app}\n"
     assert read(text)[1:] == [
-        (3, {"sync": {"src": "./src", "dest": "/usr/src/app", "recursive": "yes"}}),
+        (3, {"sync": {"src": ["./src"], "dest": "/usr/src/app"}}),
         (2, {"run": {"script": "make\n", **RUN}}),
     ]
 
