@@ -52,7 +52,7 @@ def container_base(
     app = made.app(plan)
     inherited = Inherited(labels=plan.labels) if app is None else Inherited(app, plan.labels)
     config = inherited_digest(inherited)
-    layers = tuple(BaseLayer("", one.diff_id) for one in made.layers)
+    layers = tuple(BaseLayer("", one.diff_id, contents=one.contents) for one in made.layers)
     digest = digest_bytes(canonical([config, *(one.diff_id for one in layers)]))
     found = BaseImage(digest, config, layers, plan.platform, inherited)
     return found, tuple(_files(asked, prepared))

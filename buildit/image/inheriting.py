@@ -63,12 +63,13 @@ def told_of_base(reference: str, place: str) -> Iterator[None]:
 @dataclass(frozen=True, slots=True)
 class BaseLayer:
     """A layer as it lies there: its place, the digest and size in bytes of the blob where something
-    says them, and its diff_id."""
+    says them, its diff_id, and the blob of its entries where it is of this store."""
 
     place: str
     diff_id: Digest
     digest: Digest | None = None
     size: int | None = None
+    contents: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

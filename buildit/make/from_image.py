@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from buildit.archive.admit import shown
 from buildit.archive.compress import decompressed
-from buildit.archive.contents import contents_blob
+from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.streams import Readable, Writable, write_all
 from buildit.digest import CHUNK, Digest, is_hex64, oci_digest
 from buildit.errors import BuildError, IntegrityError, UnsatisfiableError
@@ -40,7 +40,7 @@ from buildit.image.reading import Hashed, budget_of, read_entries
 from buildit.make.layer import put_layer
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import Output
-from buildit.model.plan import About, ImageRef, Inputs, Task, Toolchain
+from buildit.model.plan import About, ImageRef, Inputs, LayerRef, Task, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import some
 from buildit.plan.identity import SCHEME, step_task
@@ -68,7 +68,10 @@ def from_task(image: ImageRef, found: BaseImage) -> Task:
         "rules": {FROM: RULE},
     }
     # planning left these in the store, where it asked a registry for them
-    inputs = Inputs(image=image, blobs=() if image.path else (image.digest, found.config))
+    own = ((one.diff_id, one.contents) for one in found.layers)
+    below = tuple(LayerRef(diff_id, listed) for diff_id, listed in own if listed is not None)
+    blobs = () if image.path else (image.digest, found.config)
+    inputs = Inputs(image=image, blobs=blobs, below=below)
     about = About(origin=image.place, description=image.reference)
     outputs = (output_of(number) for number in range(len(found.layers)))
     return step_task(record, inputs, about, outputs, platform=image.platform)
@@ -126,7 +129,8 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             work.mkdir(exist_ok=True)
             made = [layers.of_aci(Path(image.path), work / "plain.tar")]
         elif image.kind in ("container", "stage"):
-            made = [layers.own(diff_id, image.path) for diff_id in read_from(task.record)[1]]
+            _check_layers(task)
+            made = [layers.own(one, image.path) for one in task.inputs.below]
         else:
             with _opened(image, place.store) as (layout, found):
                 _check_planned(task, found)
@@ -143,6 +147,12 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
 
 def _check_planned(task: Task, found: BaseImage) -> None:
     if read_from(task.record) != (found.config, tuple(one.diff_id for one in found.layers)):
+        raise BuildError("it changed since it was planned", hint="run the same command again")
+
+
+def _check_layers(task: Task) -> None:
+    """Those of a container of this machine are the record's. Raises BuildError."""
+    if read_from(task.record)[1] != tuple(one.diff_id for one in task.inputs.below):
         raise BuildError("it changed since it was planned", hint="run the same command again")
 
 
@@ -218,16 +228,18 @@ class _Layers:
                 content = _content(stream, title)
                 return put_layer(batch, listing, content, whiteouts=True)
 
-    def own(self, diff_id: Digest, directory: str) -> Output:
-        """A layer that a build of another container left."""
-        if not self.place.store.has(diff_id):
+    def own(self, layer: LayerRef, directory: str) -> Output:
+        """A layer that a build of another container left, as that listed it: nothing of it is read
+        here but its entries."""
+        store = self.place.store
+        store.pin([layer.diff_id, layer.contents])
+        size = store.size(layer.diff_id)
+        if size is None or not store.has(layer.contents):
             hint = f"build it again: buildit {directory}"
             raise BuildError("a layer of it is no longer in the store", hint=hint)
-        with self.place.store.checked(diff_id) as plain:
-            listing = _listing(self._scan(plain, directory))
-        size = self.place.store.size(diff_id) or 0
-        with self.place.store.batch() as batch:
-            return Output(diff_id, size, batch.put_bytes(contents_blob(listing)))
+        files = (one for one in parse_contents(store.read(layer.contents)) if one.kind is Kind.FILE)
+        self.epoch = max(self.epoch, *(one.mtime for one in files), 0)
+        return Output(layer.diff_id, size, layer.contents)
 
     def _bring(self, layout: Layout, layer: BaseLayer, title: str) -> list[Entry]:
         wrong = f"{title} is not of the digest and size that name it"

@@ -121,7 +121,7 @@ class Inputs:
     `chroot` has the .debs of a root of its own, tree by tree, the lowest first; the needs of what
     is built there are looked for in `beside`, and then in the toolchain. `emulator` has the .deb
     with what runs its programs, where the machine that builds it cannot. `image` is what a base is.
-    `below` are the layers that it runs over, the lowest first.
+    `below` are the layers that it runs over, the lowest first, or those of another container.
     """
 
     dependencies: tuple[Dependency, ...] = ()
@@ -215,7 +215,7 @@ class Task:
     @property
     def label(self) -> str:
         image = self.inputs.image
-        if self.inputs.below:  # a step, as its list has it
+        if self.inputs.below and image is None:  # a step, as its list has it
             return f"{self.kind} {self.about.description}"
         return f"{self.name}-{self.version}" if image is None else f"from {image.reference}"
 
