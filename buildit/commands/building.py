@@ -485,6 +485,11 @@ class _Work:
         said = f"built up to {step_said(plan, number)}, without an image"
         self.place.report(Notice(f"{said}; look at it: buildit shell {directory} --at {number}"))
 
+    def _program_place(self) -> str | None:
+        """Where the program that counts was written."""
+        places = map(self.plan.place_of, ("entrypoint", "cmd"))
+        return next((place for place in places if place), None)
+
     def _look_through(self, images: Sequence[Image], rootfs: Rootfs, made: Stack) -> None:
         """Refuse images that would not start, before any is written; tell what else is missing.
 
@@ -504,7 +509,9 @@ class _Work:
             if start.program is not None:
                 seen = rootfs if not start.only else left_of(rootfs, start.only)
                 left = tree if seen is rootfs else starting.image_tree(seen, path, platform)
-                starting.check_starts(left, start.program, start.environment, waived, one.place)
+                said = None if one.content else self._program_place()
+                place = said or one.place
+                starting.check_starts(left, start.program, start.environment, waived, place)
         for service, program, known in starting.programs_of(self.prepared.plan, made.init):
             who = f"the service {service.name}"
             starting.check_starts(tree, program, known, waived, service.place, who)
