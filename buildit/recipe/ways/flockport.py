@@ -46,6 +46,9 @@ _ENGINES: Mapping[str, str] = {
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """That of a base which says none (podman's and docker's)."""
 
+_DATABASE_HOST = "database"
+"""Where a database of its own is found."""
+
 _HERE = re.compile(r"(?<!<)<<(-?)(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\2")
 _PORT = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})(?:/([A-Za-z]+))?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -312,7 +315,14 @@ def _dbase(recipe: _Recipe, line: FlockportLine) -> None:
         raise line.error("a second database", f"one container has one; the first is at {first}")
     recipe.databases[engine] = line
     value = {"engine": engine, **({"name": names[0]} if names else {})}
-    recipe.say(line, "database", value | ({"own": "yes"} if own else {}))
+    if own:
+        value |= {"password": "db-password", "host": _DATABASE_HOST}
+        told = (
+            f"{line.place.file}:{line.place.line}: the database is a container of its own, which "
+        )
+        told += f"is found as {_DATABASE_HOST!r}: write one, and link both in a stack.yaml "
+        recipe.remarks.append(f"{told}(docs/databases.md)")
+    recipe.say(line, "database", value)
 
 
 def _once(found: dict[str, FlockportLine], name: str, line: FlockportLine, what: str) -> None:

@@ -137,6 +137,11 @@ def test_databases() -> None:
         assert read(f"FROM debian:12\nDBASE {word} app")[2] == (2, {"database": found})
     found = {"engine": "postgresql"}
     assert read("FROM debian:12\nDBASE postgresql")[2] == (2, {"database": found})
+    own = {"engine": "mariadb", "name": "app", "password": "db-password", "host": "database"}
+    text = "FROM debian:12\nDBASE mysql app own"
+    assert read(text)[2] == (2, {"database": own})
+    (told,) = read_flockport(foreign(text)).remarks
+    assert "the database is a container of its own" in told
 
 
 def test_a_port_of_the_machine_is_told() -> None:
