@@ -1,5 +1,5 @@
 """Files of five kinds, of real shape, imported and then built as they come out: the table of
-docs/ways-in.md. `BUILDIT_TEST_WHOLE=1 python -m tests.imported` writes it anew; words name some.
+docs/ways-in.md. `python -m tests.imported` writes it; words name some, whose rows are replaced.
 
 Debian's archive is needed, through the machine's apt sources.
 """
@@ -96,11 +96,26 @@ def table(rows: list[ImportedFile]) -> Iterator[str]:
         yield f"| {row.kind}: {row.name} | {row.told} | {row.seconds:.0f} | {wrong} |"
 
 
+_ROW = re.compile(r"\| (\w+): (\S+) \| ([0-9]+) \| ([0-9]+) \| (.*) \|")
+
+
+def written_rows() -> dict[tuple[str, str], ImportedFile]:
+    """The rows that the page has."""
+    found = {}
+    for match in _ROW.finditer(PAGE.read_text("utf-8")):
+        kind, name, told, seconds, built = match.groups()
+        wrong = "" if built == "yes" else built
+        found[kind, name] = ImportedFile(kind, name, int(told), wrong, float(seconds))
+    return found
+
+
 def write_page(rows: list[ImportedFile]) -> None:
-    text = PAGE.read_text("utf-8")
-    head, _, rest = text.partition(_BEGIN)
+    """Write the rows into the page, in the place of those of the same files."""
+    known = written_rows() | {(row.kind, row.name): row for row in rows}
+    ordered = sorted(known.values(), key=lambda row: (list(KINDS).index(row.kind), row.name))
+    head, _, rest = PAGE.read_text("utf-8").partition(_BEGIN)
     _, _, tail = rest.partition(_END)
-    body = "\n".join(table(rows))
+    body = "\n".join(table(ordered))
     PAGE.write_text(f"{head}{_BEGIN}\n\n{body}\n\n{_END}{tail}", "utf-8")
 
 
@@ -115,8 +130,7 @@ def main(words: list[str]) -> None:
                 row = imported_file(path, kind, store, Path(work))
             print(row, flush=True)  # noqa: T201 - a command
             rows.append(row)
-    if not words:
-        write_page(rows)
+    write_page(rows)
 
 
 if __name__ == "__main__":

@@ -288,6 +288,8 @@ def test_patches_come_from_filesdir() -> None:
         ("if true; then\n", "the if that begins here never ends", 5),
         ("X=" + "$(" * 60 + ")" * 60 + "\n", "nested deeper than 40", 5),
         ("A=xxxxxxxx\n" + 'A="$A$A"\n' * 20, "a value becomes longer than 64 KiB here", 19),
+        ("A=('' '')\n" + 'A+=("${A[@]}")\n' * 30, "a value becomes longer than 64 KiB here", 19),
+        ("DEPEND='" + "a/b" + "-1" * 400 + "'\n", "is no dependency", 5),
         ("DEPEND='ssl? dev-libs/a'\n", "'ssl?' stands alone in this specification", 5),
         ("DEPEND='( dev-libs/a'\n", "the ( after '(' is never closed", 5),
         ("DEPEND='no-category'\n", "'no-category' is no dependency", 5),
@@ -317,6 +319,21 @@ def test_the_name_says_the_version() -> None:
     assert name_and_version("gtk+-3.24.1_rc2-r3.ebuild", "x") == ("gtk+", "3.24.1_rc2-r3")
     with pytest.raises(RecipeError):
         name_and_version("thing.ebuild", "x")
+
+
+def test_what_grows_on_purpose_is_a_comment() -> None:
+    calls = "".join(f"f{n}() {{\n  f{n + 1}\n  f{n + 1}\n}}\n" for n in range(20))
+    tests = " && ".join(["-f x"] * 3000)
+    begun = time.monotonic()
+    done = written(f"{calls}src_compile() {{\n  f0\n  if [[ {tests} ]]; then emake; fi\n}}\n")
+    assert time.monotonic() - begun < 5
+    assert len(done.text) < 500_000
+
+
+def test_python_packages() -> None:
+    made = recipe("inherit distutils-r1\nDISTUTILS_USE_PEP517=flit\n")
+    assert (made.style, made.depends.run) == ("python", ("debian:python3",))
+    assert "debian:flit" in made.depends.build
 
 
 def test_a_large_ebuild_is_read_in_a_second() -> None:

@@ -12,6 +12,7 @@ from buildit.model.atom import VERSION
 from buildit.model.use import FLAG_NAME
 
 _DEEPEST = 32
+_LONGEST_ATOM = 300
 _FLAG = re.compile(rf"(!?)({FLAG_NAME})\?")
 _ATOM = re.compile(
     r"(?P<blocks>!!?)?(?P<sign>>=|<=|<|>|=|~)?"
@@ -131,10 +132,10 @@ def parse_gentoo_atom(text: str, place: str) -> GentooAtom:
     Raises:
         RecipeError: it is none.
     """
-    match = _ATOM.fullmatch(text)
+    match = _ATOM.fullmatch(text) if len(text) <= _LONGEST_ATOM else None
     if match is None or bool(match["sign"]) != bool(match["version"]):
         hint = "a dependency looks like >=category/name-1.2:slot[flag]"
-        raise RecipeError(f"{text!r} is no dependency", place=place, hint=hint)
+        raise RecipeError(f"{text[:80]!r} is no dependency", place=place, hint=hint)
     sign = f"={match['star']}" if match["star"] else match["sign"] or ""
     use = tuple(one.strip() for one in (match["use"] or "").split(",") if one.strip())
     version, slot = match["version"] or "", match["slot"] or ""

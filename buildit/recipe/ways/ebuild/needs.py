@@ -40,6 +40,15 @@ ECLASS_NEEDS: Mapping[str, tuple[str, ...]] = {
 """What an eclass adds to BDEPEND, as our styles need it."""
 
 
+_BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "setuptools": ("debian:python3-setuptools", "debian:python3-wheel"),
+    "flit": ("debian:flit",),
+    "hatchling": ("debian:python3-hatchling",),
+    "poetry": ("debian:python3-poetry-core",),
+}
+"""What distutils-r1 builds with, by DISTUTILS_USE_PEP517."""
+
+
 @dataclass(frozen=True, slots=True)
 class DebianNames:
     """What Debian has in the place of a package of Gentoo's: to build with it, and to run."""
@@ -90,6 +99,11 @@ def read_needs(
     for eclass in header.eclasses:
         for atom in ECLASS_NEEDS.get(eclass, ()):
             reading.needs.add(BUILD, atom, ())
+    if "distutils-r1" in header.eclasses:
+        backend = _BACKENDS.get(header.scope.text("DISTUTILS_USE_PEP517") or "setuptools", ())
+        for atom in backend:
+            reading.needs.add(BUILD, atom, ())
+        reading.needs.add(RUN, "debian:python3", ())
     linked = reading.rows_of("DEPEND")
     for name in _FIELDS:
         for given, spec in linked if name == "DEPEND" else reading.rows_of(name):

@@ -26,7 +26,13 @@ from buildit.recipe.ways.ebuild.syntax import (
     Test,
     Word,
 )
-from buildit.recipe.ways.ebuild.values import UnreadError, fields_of, holds_test, holds_ver_test
+from buildit.recipe.ways.ebuild.values import (
+    MOST_TESTED,
+    UnreadError,
+    fields_of,
+    holds_test,
+    holds_ver_test,
+)
 
 FUNCTIONS: Mapping[str, str] = {
     "use": 'use() { case " $USE " in *" $1 "*) ;; *) return 1 ;; esac; }',
@@ -69,6 +75,8 @@ FLAG_LISTS = {
 }
 """flag-o-matic: which variables its functions add to."""
 LARGE_FILES = ("-D_FILE_OFFSET_BITS=64", "-D_LARGEFILE_SOURCE", "-D_LARGEFILE64_SOURCE")
+_MOST_INLINED = 100
+"""Calls of functions of an ebuild's own in one phase: each is written out where it stands."""
 _OPERATORS = {"==": "=", "=": "=", "!=": "!="}
 _NUMBERS = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
 _FILE_TESTS = ("-e", "-f", "-d", "-x", "-r", "-s", "-L", "-h", "-w", "-n", "-z")
@@ -87,6 +95,7 @@ class Script:
     pushed: list[str] = field(default_factory=list)
     calls: tuple[str, ...] = ()
     may_append: bool = True
+    inlined: int = 0
     appends: set[str] = field(default_factory=set)
 
     def text(self, lines: Iterable[str]) -> str:
@@ -243,6 +252,8 @@ class Script:
 
     def bracket(self, words: list[Word]) -> str:
         """`[[ … ]]` as `[ … ]`, where both mean the same."""
+        if len(words) > MOST_TESTED:
+            raise UnreadError("a long [[ ]]")
         for sign in ("||", "&&"):
             at = next((i for i, word in enumerate(words) if word.text == sign), None)
             if at is not None:
@@ -361,6 +372,9 @@ class Script:
         function = self.functions[name]
         if not isinstance(function, Function):
             raise UnreadError(f"{name} is not understood")
+        self.inlined += 1
+        if self.inlined > _MOST_INLINED:
+            raise UnreadError(f"{name} is called too often")
         before, self.calls = self.calls, (*self.calls, name)
         made = self.lines(function.body)
         self.calls = before

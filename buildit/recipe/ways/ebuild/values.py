@@ -25,6 +25,8 @@ from buildit.recipe.ways.ebuild.syntax import (
 LONGEST_VALUE = 1 << 16
 """Characters of a value: an ebuild whose variables grow beyond it does so on purpose."""
 _LONGEST_MATCHED, _MOST_STARS = 4096, 6
+_MOST_FIELDS, MOST_TESTED = 10_000, 200
+"""Fields of one word; words of one `[[ ]]`."""
 
 WORK_DIR, FILES_DIR = "\x1aW", "\x1aF"
 """What `WORKDIR` and `FILESDIR` are outside of functions: no text of a file can be the same."""
@@ -101,7 +103,7 @@ def fields_of(word: Word, scope: ShellScope) -> tuple[str, ...]:
         spec_rows[-1].append((pieces[0], quoted))
         spec_rows += [[(one, quoted)] for one in pieces[1:]]
     found = [one for row in spec_rows for one in _braced(row)]
-    if sum(map(len, found)) > LONGEST_VALUE:
+    if sum(map(len, found)) > LONGEST_VALUE or len(found) > _MOST_FIELDS:
         raise _too_long(scope, word.line)
     return tuple(one for one in found if one or seen)
 
@@ -344,6 +346,8 @@ def holds_test(test: Test, scope: ShellScope) -> bool:
 
 
 def _joined(words: list[Word], scope: ShellScope, text: str) -> bool:
+    if len(words) > MOST_TESTED:
+        raise UnreadError("a long [[ ]]")
     for sign in ("||", "&&"):
         at = next((i for i, one in enumerate(words) if one.text == sign), None)
         if at is not None:
