@@ -11,6 +11,7 @@ from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.model.use import FLAG_NAME
 from buildit.model.words import name_of
+from buildit.recipe.leaf import LeafError, web_url
 from buildit.recipe.ways.ebuild.depend import AnyIn, FlagSet, Item, parse_spec, spec_rows
 from buildit.recipe.ways.ebuild.header import Header, Unread, read_header
 from buildit.recipe.ways.ebuild.needs import (
@@ -231,11 +232,20 @@ def _about(ebuild: Ebuild) -> dict[str, YamlData]:
     scope, found = ebuild.header.scope, dict[str, YamlData]()
     if text := scope.text("DESCRIPTION").strip():
         found["description"] = " ".join(text.split())
-    if pages := scope.text("HOMEPAGE").split():
+    pages = [page for page in scope.text("HOMEPAGE").split() if _is_page(page)]
+    if pages:
         found["homepage"] = pages[0]
     if license_ := _license(ebuild.header):
         found["license"] = license_
     return found
+
+
+def _is_page(url: str) -> bool:
+    try:
+        web_url(url)
+    except LeafError:
+        return False
+    return True
 
 
 def _license(header: Header) -> str:
