@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,10 +219,20 @@ def _pushed_lines(done: Sequence[Published]) -> Iterator[str]:
 @click.argument("registry", metavar="[oci://HOST/NAME[:TAG]]", required=False)
 @click.pass_obj
 def push_verb(invocation: Invocation, asked: Requested, registry: str | None) -> None:
-    """Publish the packages, the spec and the images of DIR; build it first.
+    """Publish the packages, the spec and the images of DIR, or of all containers of its stack;
+    build it first.
 
     With oci://HOST/NAME[:TAG], bring its OCI image to that registry; DIR may then be an image, too.
     """
+    if find_stack(asked.options.directory, asked.options.recipe) is not None:
+        if registry is not None:
+            hint = "a repository of `upload-type: oci` takes all of its images: buildit push DIR"
+            raise UsageError("a stack has several images", place=registry, hint=hint)
+        from buildit.cli.stacks import build_whole_stack
+
+        asked = replace(asked, options=replace(asked.options, push=True))
+        build_whole_stack(invocation, asked)
+        return
     if registry is not None:
         with asked.screen() as screen:
             found = _to_registry(invocation, asked, registry, screen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from buildit.errors import RecipeError
 from buildit.model.stack import (
     Amounts,
     ContainerStack,
@@ -36,7 +37,12 @@ Object = dict[str, Data]
 
 
 def kubernetes_files(pinned: PinnedStack) -> Mapping[str, str]:
-    """The texts of the manifests and of `kustomization.yaml`, by name."""
+    """The texts of the manifests and of `kustomization.yaml`, by name.
+
+    Raises:
+        RecipeError: two members would have one name there.
+    """
+    _check_names(pinned.stack)
     objects = [*_volumes(pinned)]
     for member in pinned.stack.members:
         objects += _of_member(member, pinned)
@@ -47,6 +53,16 @@ def kubernetes_files(pinned: PinnedStack) -> Mapping[str, str]:
         "resources": [MANIFESTS],
     }
     return {MANIFESTS: yaml_documents(objects), "kustomization.yaml": yaml_document(kustomization)}
+
+
+def _check_names(stack: ContainerStack) -> None:
+    taken: dict[str, str] = {}
+    for member in stack.members:
+        other = taken.setdefault(label_of(member.name), member.name)
+        if other != member.name:
+            message = f"{other!r} and {member.name!r} would both be {label_of(member.name)!r} in "
+            hint = "its names have small letters, digits and -: call one of them otherwise"
+            raise RecipeError(f"{message}Kubernetes", place=member.place, hint=hint)
 
 
 def label_of(text: str) -> str:

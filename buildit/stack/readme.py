@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
-from buildit.model.stack import ContainerStack, StackSecret
+from buildit.model.stack import ContainerStack, StackSecret, replica_names
 from buildit.stack.kubernetes import MANIFESTS, cluster_secret
 from buildit.stack.pinned import PinnedStack
 from buildit.stack.quadlet import secret_name
@@ -50,8 +51,9 @@ def _quadlet(stack: ContainerStack) -> Iterator[str]:
         if given := _given(secret):
             yield f"    {given} | podman secret create {name} -"
     yield "    cp -r quadlet/. /etc/containers/systemd/"
-    units = " ".join(f"{stack.name}-{one.name}" for one in stack.members if one.replicas == 1)
-    yield from ("    systemctl daemon-reload", f"    systemctl start {units}".rstrip(), "")
+    names = (name for one in stack.members for name in replica_names(one))
+    units = " ".join(f"{stack.name}-{name}" for name in names)
+    yield from ("    systemctl daemon-reload", f"    systemctl start {units}", "")
 
 
 def _kubernetes(stack: ContainerStack) -> Iterator[str]:
@@ -74,7 +76,7 @@ def _given(secret: StackSecret) -> str:
     """A command that writes the value to its standard output; empty where it is there already."""
     match secret.kind:
         case "file":
-            return f"cat {secret.where}"
+            return f"cat {shlex.quote(secret.where)}"
         case "environment":
             return f'printf %s "${secret.where}"'
         case "generated":

@@ -142,14 +142,17 @@ def find_recipe(directory: Path, wanted: RecipeOptions) -> RecipeFile:
             hint = f"--file names it from {shown}, the directory of the container"
             raise UsageError("there is no such recipe", place=shown_place(path), hint=hint)
         return RecipeFile(directory, path, kind_of_name(path.name) or DOCKERFILE, (path,))
-    looked = []
+    looked = [directory / STACK_NAMES[0]]  # which comes first for a build
     for name, kind in RECIPE_NAMES:
         looked.append(directory / name)
         if os.path.lexists(looked[-1]):
             return RecipeFile(directory, looked[-1], kind, tuple(looked))
     message = f"there is no {CONTAINER_FILE} in {shown}"
     hint = "name the directory of a container: buildit containers/nginx-prod/"
-    if near := _like_recipes(directory):
+    if (stack := find_stack(directory, wanted)) is not None:
+        message = f"{shown} has a stack, and this is of one container"
+        hint = f"name the directory of one of those in {stack.name}"
+    elif near := _like_recipes(directory):
         hint = f"a recipe with another name is named: --file {near[0]}"
     raise UsageError(message, place=shown_place(directory / CONTAINER_FILE), hint=hint)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from buildit.errors import RecipeError
 from buildit.model.stack import HttpProbe, Readiness
 from buildit.stack.compose import compose_files
 from buildit.stack.kubernetes import kubernetes_files
@@ -230,3 +231,21 @@ def test_yaml_is_read_as_it_was_meant() -> None:
         "deep": [{"a": [1, [2, {}], []]}, "x\ny"],
     }
     assert yaml.safe_load(yaml_document(data)) == data
+
+
+def test_two_names_that_are_one_in_kubernetes_are_refused(pinned: PinnedStack) -> None:
+    stack = pinned.stack
+    twin = replace(stack.members[0], name="D_b", links=())
+    members = (*stack.members, replace(twin, name="d-b"), twin)
+    images = {**pinned.images, "D_b": pinned.images["web"], "d-b": pinned.images["web"]}
+    with pytest.raises(RecipeError, match="'d-b' and 'D_b' would both be 'd-b' in Kubernetes"):
+        kubernetes_files(PinnedStack(replace(stack, members=members), images))
+
+
+def test_the_readme_has_the_commands(pinned: PinnedStack, tmp_path: Path) -> None:
+    text = emitted(pinned, tmp_path / "out")["README.md"]
+    assert "docker load -i $f" in text
+    units = "shop-web shop-app-1 shop-app-2 shop-app-3 shop-db shop-migration"
+    assert f"systemctl start {units}" in text
+    assert f"cat {tmp_path}/key.pem | podman secret create shop-key -" in text
+    assert 'printf %s "$SHOP_TOKEN" | podman secret create shop-from-env -' in text

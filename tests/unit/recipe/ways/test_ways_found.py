@@ -10,7 +10,7 @@ from buildit.errors import RecipeError, UsageError
 from buildit.model.recipe import RecipeOptions, kind_of_name
 from buildit.recipe.container import Container
 from buildit.recipe.lists import load_container
-from buildit.recipe.ways.find import find_recipe, named_recipe
+from buildit.recipe.ways.find import find_recipe, find_stack, named_recipe
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +41,12 @@ def test_the_first_of_the_known_names_is_the_recipe(box: Path) -> None:
     found = find_recipe(box, RecipeOptions())
     assert (found.path, found.kind) == (box / "Dockerfile", "dockerfile")
     looked = [one.name for one in found.looked]
-    assert looked == ["container.yaml", "Containerfile", "Dockerfile"]  # a new one is noticed
+    assert looked == [
+        "stack.yaml",
+        "container.yaml",
+        "Containerfile",
+        "Dockerfile",
+    ]  # a new one is noticed
 
 
 @pytest.mark.parametrize(
@@ -136,3 +141,26 @@ def test_a_recipe_under_another_name_is_told_of(tmp_path: Path, name: str) -> No
     with pytest.raises(UsageError) as caught:
         find_recipe(tmp_path, RecipeOptions())
     assert caught.value.hint == f"a recipe with another name is named: --file {name}"
+
+
+def test_a_stack_comes_first_and_a_compose_file_last(box: Path) -> None:
+    nothing = RecipeOptions()
+    assert find_stack(box, nothing) is None
+    (box / "compose.yml").write_text("")
+    assert find_stack(box, nothing) is None  # beside the recipe of a container
+    assert find_stack(box, RecipeOptions(file="compose.yml")) == box / "compose.yml"
+    assert find_stack(box, RecipeOptions(file="container.yaml")) is None
+    (box / "stack.yaml").write_text("")
+    assert find_stack(box, nothing) == box / "stack.yaml"
+    (box / "stack.yaml").unlink()
+    (box / "container.yaml").unlink()
+    assert find_stack(box, nothing) == box / "compose.yml"
+    assert named_recipe(box / "compose.yml", nothing) == (box, RecipeOptions(file="compose.yml"))
+
+
+def test_what_is_of_one_container_says_that_it_is_a_stack(box: Path) -> None:
+    (box / "container.yaml").unlink()
+    (box / "stack.yaml").write_text("")
+    with pytest.raises(UsageError, match="box has a stack, and this is of one") as caught:
+        find_recipe(box, RecipeOptions())
+    assert caught.value.hint == "name the directory of one of those in stack.yaml"
