@@ -15,6 +15,7 @@ from bench import (
     binhosts,
     cold_graph,
     debian,
+    dockerfiles,
     emitting,
     formats,
     imports,
@@ -49,6 +50,7 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P15": (registries.measure, 5),
     "stack": (stack.measure, 5),
     "steps": (steps.measure, 5),
+    "dockerfile": (dockerfiles.measure, 3),
     "imports": (imports.verbs, 5),
 }
 """Each with the rounds that it gets where nothing else is asked for."""

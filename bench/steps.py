@@ -24,12 +24,17 @@ _BUILDAH = (
 )
 
 
-def measure(room: Room, rounds: int) -> Table:
-    """Both over one OCI layout, which buildit makes of Debian's .debs once."""
-    root = room.root / "steps-root"
-    base = root / "out" / "root-1.0-linux-amd64.oci"
+def base_layout(room: Room) -> Path:
+    """An OCI layout of a Debian root, made once."""
+    base = room.root / "steps-root" / "out" / "root-1.0-linux-amd64.oci"
     if not base.is_dir():
         room.buildit(room.place("steps-root", {"container.yaml": _ROOT}))()
+    return base
+
+
+def measure(room: Room, rounds: int) -> Table:
+    """Both over one OCI layout, which buildit makes of Debian's .debs once."""
+    base = base_layout(room)
     ours = room.place("steps", {"container.yaml": ""})
     theirs = room.root / "steps-buildah"
     clear(theirs)
@@ -51,12 +56,12 @@ def measure(room: Room, rounds: int) -> Table:
     sides = []
     runs = {"buildit": room.buildit(ours)}
     if installed("buildah"):
-        runs["buildah"] = _buildah(room, theirs)
+        runs["buildah"] = buildah(room, theirs)
     change()
     for name, run in runs.items():
         run()
         sides += [
-            Side(f"{name}, nothing changed", run, _once(run)),
+            Side(f"{name}, nothing changed", run, once(run)),
             Side(f"{name}, the last one changed", run, change),
         ]
     found = interleaved(sides, rounds)
@@ -68,7 +73,7 @@ def measure(room: Room, rounds: int) -> Table:
     return Table("steps", title, rows(found), tuple(verdicts))
 
 
-def _once(run: Run) -> Callable[[], None]:
+def once(run: Run) -> Callable[[], None]:
     """What was changed last is taken in first."""
 
     def before() -> None:
@@ -77,7 +82,8 @@ def _once(run: Run) -> Callable[[], None]:
     return before
 
 
-def _buildah(room: Room, directory: Path) -> Run:
+def buildah(room: Room, directory: Path) -> Run:
+    """A build of a directory by buildah, with its layers kept."""
     places = {"ROOT": str(room.root / "buildah"), "RUNROOT": str(room.root / "buildah-run")}
     words = [places.get(word, word) for word in _BUILDAH]
 
