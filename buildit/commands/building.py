@@ -164,11 +164,12 @@ def _planned(
         try:
             return prepare(options, report)
         except Unbuilt as error:
-            for one in (error, *error.others):
-                stage = one.asked.recipe.stage
-                if (one.asked.directory, stage) in made:
-                    raise
-                made.add((one.asked.directory, stage))
+            # two may lack the same one below them
+            lacking = {(one.asked.directory, one.asked.recipe.stage): one for one in error.every()}
+            if not made.isdisjoint(lacking):
+                raise
+            made |= lacking.keys()
+            for (_, stage), one in lacking.items():
                 what = f"the stage {stage}" if stage else str(one.asked.directory)
                 report(Notice(f"{what} is built first: {one.reason}"))
                 with of_stage(stage):

@@ -410,6 +410,10 @@ class Unbuilt(RecipeError):  # noqa: N818 - what it is
         self.asked, self.reason = asked, reason
         self.others: tuple[Unbuilt, ...] = ()
 
+    def every(self) -> tuple[Unbuilt, ...]:
+        """It and the others."""
+        return (self, *self.others)
+
 
 @contextmanager
 def of_stage(stage: str) -> Iterator[None]:
