@@ -15,6 +15,8 @@ import yaml
 
 from tests.engines import docker, podman
 from tests.integration.seeds import Seed, place
+from tests.registries import registry
+from tests.servers import keygen
 from tests.trixie import unpacked
 
 pytestmark = pytest.mark.sandbox
@@ -185,3 +187,30 @@ def test_images_as_they_are_are_pinned_beside_the_stack(seed: Seed, here: Path, 
     done = seed.program.run(*words, "--locked", timeout=900)
     assert done.code == 3
     assert "the lock would change" in done.err
+
+
+def test_with_a_registry_images_are_named_by_their_digests_there(
+    seed: Seed, here: Path, shop: Path
+) -> None:
+    """Both containers have packages in common: they are published one after the other."""
+    del shop  # the packages are built
+    with registry(here / "registry", secure=False) as served:
+        boxes(here, "one", "two")
+        (here / "stack.yaml").write_text(
+            "name: far\ncontainers: {one: {path: ./one}, two: {path: ./two, links: [one]}}\n"
+        )
+        keygen(here / "key")
+        (here / ".buildit-config.yaml").write_text(
+            "signing-key: ./key\nrepository: {name: far, upload-type: oci, "
+            f"upload-path: '{served.host}/bin'}}\n"
+        )
+        words = (str(here), "--output", str(here / "out"), "--push")
+        seed.program.run(*words, timeout=900).good()
+        text = (here / "out/far.stack/compose.yaml").read_text()
+        services = yaml.safe_load(text)["services"]
+        for name, one in services.items():
+            assert re.fullmatch(rf"{served.host}/bin/{name}@sha256:[0-9a-f]{{64}}", one["image"])
+            assert "pull_policy" not in one
+            asked = ["skopeo", "inspect", "--tls-verify=false", f"docker://{one['image']}"]
+            subprocess.run(asked, check=True, capture_output=True)
+        assert not [*(here / "out/far.stack").rglob("*.docker.tar")]
