@@ -281,7 +281,12 @@ def _include(
             raise path.error(message, "take one `include` of them out")
         if len(manifests.read) >= MOST_MANIFESTS:
             raise path.error(f"more than {MOST_MANIFESTS} manifests are included")
-        text = manifests.foreign.beside(target)
+        try:
+            text = manifests.foreign.beside(target)
+        except RecipeError as error:
+            if f"{target}:" in (error.place or ""):  # of that file itself
+                raise
+            raise path.error(error.message, error.hint) from error
         if text is None:
             raise path.error(
                 f"there is no manifest {path.text!r}", f"it is looked for beside {name}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from buildit.errors import RecipeError, UsageError
+from buildit.recipe.lists import load_container
 from buildit.recipe.ways.manifest import read_manifest
 from tests.unit.recipe.ways.reading import foreign, steps
 
@@ -149,6 +151,18 @@ def test_manifests_that_include_each_other() -> None:
     assert error.details == ("included at box/a.yaml:1:10", "included at box/manifest.yaml:2:10")
     with pytest.raises(RecipeError, match=r"manifest\.yaml includes manifest"):
         read("include: manifest.yaml", files={"manifest.yaml": ""})
+
+
+def test_a_manifest_that_lies_elsewhere_is_told_where_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.yaml").write_text("language: a:1\ninclude: ../other.yaml\n")
+    with pytest.raises(RecipeError, match="lies outside of the directory") as caught:
+        load_container(tmp_path)
+    assert (caught.value.place or "").endswith("manifest.yaml:2:10")
+    (tmp_path / "manifest.yaml").write_text("language: a:1\ninclude: other.yaml\n")
+    (tmp_path / "other.yaml").write_bytes(b"install: \xff\n")
+    with pytest.raises(RecipeError, match="is not UTF-8") as caught:
+        load_container(tmp_path)
+    assert (caught.value.place or "").endswith("other.yaml:1:10")
 
 
 def test_remarks() -> None:
