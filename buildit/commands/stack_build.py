@@ -25,6 +25,7 @@ from buildit.files import replacing
 from buildit.model.config import Config, Oci
 from buildit.model.image import Emission
 from buildit.model.platform import build_platform
+from buildit.model.recipe import RecipeOptions
 from buildit.model.stack import ContainerStack
 from buildit.recipe.config import load_config
 from buildit.recipe.yaml.node import shown_place
@@ -141,9 +142,10 @@ def _images(
 def _image_options(
     one: StackImage, stack: ContainerStack, options: Options, output: Path
 ) -> Options:
-    return replace(
-        options, directory=stack.directory, output=output / IMAGES / one.member, push=False
-    )
+    """As a stage beside the stack's file, so that its garbage root is its own."""
+    recipe = RecipeOptions(stage=f"image of {one.member}")
+    place = output / IMAGES / one.member
+    return replace(options, directory=stack.directory, output=place, push=False, recipe=recipe)
 
 
 def _registry(settings: Config) -> Oci | None:
