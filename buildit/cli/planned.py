@@ -131,7 +131,8 @@ def step_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
 
 def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
     """Everything, with the records."""
-    base = [_base_plain(one) for one in found.packages if one.node.inputs.image is not None]
+    first = None if plan.begins_with is None else plan.begins_with.key
+    base = [_base_plain(one) for one in found.packages if one.node.key == first]
     return {
         "label": plan.label,
         "platform": plan.platform,
