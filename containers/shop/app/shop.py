@@ -1,13 +1,14 @@
 """A shop of few things: GET / lists them as JSON, POST / adds the one whose name is the body.
 
-libpq finds the database by PGHOST, PGPORT, PGDATABASE and PGUSER; the password is read anew for each
-connection, so that another one counts at once. While the database is away, the answer is 503.
+libpq finds the database by PGHOST, PGPORT, PGDATABASE and PGUSER; the password is read anew for
+each connection, so that another one counts at once. While the database is away, the answer is 503.
 """
 
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg2
@@ -15,7 +16,7 @@ import psycopg2
 LONGEST = 400
 
 
-def asked(statement, *values):
+def asked(statement: str, *values: object) -> list[tuple]:
     """The rows of a statement in a transaction of its own."""
     with open(os.environ["DATABASE_PASSWORD_FILE"], encoding="utf-8") as file:
         password = file.read().rstrip("\n")
@@ -29,7 +30,7 @@ def asked(statement, *values):
 
 
 class Shop(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802 - http.server names it
+    def do_GET(self) -> None:
         if self.path == "/health":
             self.tell(200, lambda: {"rows": asked("SELECT 1")[0][0]})
         elif self.path == "/":
@@ -38,7 +39,7 @@ class Shop(BaseHTTPRequestHandler):
         else:
             self.answer(404, {"error": "there is no such page"})
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or not 0 < int(length) <= LONGEST:
             self.answer(400, {"error": "the body is the name of a thing"})
@@ -47,7 +48,7 @@ class Shop(BaseHTTPRequestHandler):
         add = "INSERT INTO item (name) VALUES (%s) RETURNING id"
         self.tell(201, lambda: {"id": asked(add, name)[0][0], "name": name})
 
-    def tell(self, status, work):
+    def tell(self, status: int, work: Callable[[], object]) -> None:
         """Answer with what `work` gives, or with what became of it."""
         try:
             self.answer(status, work())
@@ -57,7 +58,7 @@ class Shop(BaseHTTPRequestHandler):
             print(f"shop: {str(error).splitlines()[0]}", file=sys.stderr)
             self.answer(503, {"error": "the database is away"})
 
-    def answer(self, status, value):
+    def answer(self, status: int, value: object) -> None:
         body = json.dumps(value).encode() + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
