@@ -245,7 +245,10 @@ def log_text(stream: BinaryIO, *, terminal: bool) -> Iterator[str]:
 @click.argument("build", metavar="[KEY|NAME]", required=False)
 @JSON
 def log_verb(build: str | None, as_json: bool) -> None:
-    """Print the log of a build, finished or failed; without a name that of the last failure."""
+    """Print the log of a build, finished or failed; without a name that of the last failure.
+
+    What the containers of a stack have written is shown by `buildit logs`.
+    """
     with own_store() as (store, _), _build_log(store, build) as (title, stream):
         if as_json:
             plain = {"build": title, "log": stream.read().decode("utf-8", "replace")}
