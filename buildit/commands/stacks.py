@@ -4,10 +4,10 @@ built for it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from buildit.commands.image_names import LOCAL_SCHEMES
 from buildit.commands.run import Options
 from buildit.commands.testing import image_test
 from buildit.errors import UsageError
@@ -96,7 +96,8 @@ def _options(
 ) -> Options:
     directory = recipe.directory
     shown = Path(os.path.relpath(directory)) if directory.is_relative_to(Path.cwd()) else directory
-    images = tuple((dict(recipe.images) | dict(options.recipe.images)).items())
+    said = ((name, _from(one, options.directory, shown)) for name, one in options.recipe.images)
+    images = tuple((dict(recipe.images) | dict(said)).items())
     return replace(
         options,
         directory=shown,
@@ -106,6 +107,12 @@ def _options(
     )
 
 
-def by_member(parts: tuple[StackPart, ...]) -> Mapping[str, StackPart]:
-    """The part that makes each member's image."""
-    return {name: part for part in parts for name in part.members}
+def _from(reference: str, stack: Path, container: Path) -> str:
+    """A reference of the command line, whose path is from the stack's directory, as it is from a
+    container's."""
+    if reference.startswith(("./", "../")):
+        return f"./{os.path.relpath(stack / reference, container)}"
+    if not reference.startswith(LOCAL_SCHEMES) or "://" in reference:
+        return reference
+    scheme, _, path = reference.partition(":")
+    return f"{scheme}:{os.path.relpath(stack / path, container)}"
