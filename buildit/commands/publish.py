@@ -131,7 +131,7 @@ def check_publishing(
         StoreError: a directory cannot be written.
     """
     if told := plan.unreleased():
-        message = "a directory of this machine is for work: what is built from it is not published"
+        message = "what is built of this machine alone is for work, and is not published"
         raise UsageError(message, place=plan.directory, hint=RELEASE, details=told)
     for one in targets(remotes):
         check_secrets(plan, one)

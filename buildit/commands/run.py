@@ -46,7 +46,10 @@ if TYPE_CHECKING:
 
 LOCK_FILE = "buildit.lock"
 
-RELEASE = "name a release (`url:`) or a commit (`git:`) as its source in the place of `path:`"
+RELEASE = (
+    "name a release (`url:`) or a commit (`git:`) as its source in the place of `path:`; "
+    "leave --cache-mounts out"
+)
 """What helps where something is only for work."""
 
 _LARGEST = 64 << 20
@@ -539,7 +542,7 @@ def lock(prepared: Prepared, report: Reporter) -> None:
     options, pins = prepared.options, prepared.pins
     if options.locked and (told := prepared.plan.unreleased()):
         message = (
-            "what is locked can be built again anywhere, and directories of this machine cannot"
+            "what is locked can be built again anywhere, and what this machine alone has cannot"
         )
         raise UnsatisfiableError(message, place=prepared.plan.directory, hint=RELEASE, details=told)
     lines = pins.moved()
