@@ -27,6 +27,7 @@ from bench import (
     stack,
     steps,
     synced,
+    up,
 )
 from bench.room import Room
 from bench.tables import Table, plain, text
@@ -50,12 +51,13 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P15": (registries.measure, 5),
     "stack": (stack.measure, 5),
     "steps": (steps.measure, 5),
+    "up": (up.measure, 5),
     "dockerfile": (dockerfiles.measure, 3),
     "imports": (imports.verbs, 5),
 }
 """Each with the rounds that it gets where nothing else is asked for."""
 
-ALONE = frozenset({"P8", "P9", "P10-formats", "P15"})
+ALONE = frozenset({"P8", "P9", "P10-formats", "P15", "up"})
 """Those that need neither a toolchain nor built packages."""
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
