@@ -5,31 +5,13 @@
 #   mariadb start    as root, under the init of the services
 #   mariadb ready    0 once the server answers; nobody else answers there while a directory is made
 #
-# A data directory is made beside its place and moved there when it is whole and written, so a start
-# that is killed leaves nothing that counts: the next one begins again. The password goes from its
-# file through a pipe to a server without clients: it is in no argument, no environment and no log.
-# 78 is what cannot get better by starting again (sysexits.h, EX_CONFIG).
+# The password goes from its file through a pipe to a server without clients: it is in no argument, no
+# environment and no log.
 
-set -eu
-umask 077
-export LC_ALL=C.UTF-8 TZ=UTC0
 unset MYSQL_HOST MYSQL_TCP_PORT MYSQL_UNIX_PORT MYSQL_PWD MYSQL_HOME
+. /usr/lib/buildit/database.sh
 
-ETC=${BUILDIT_ETC:-/etc/buildit}
-. "$ETC/database" # NAME USER PASSWORD_FILE PORT DIRECTORY SOCKET ACCOUNT INIT USERS
-
-say() {
-    printf 'database: %s\n' "$1" >&2
-}
-
-refuse() {
-    say "$1"
-    exit 78
-}
-
-as_owner() {
-    s6-applyuidgid -u "${ACCOUNT%:*}" -g "${ACCOUNT#*:}" -G "" "$@"
-}
+ETC=/etc/buildit
 
 case ${1:-} in
 ready) exec mariadb --no-defaults --connect-timeout=5 --socket="$SOCKET" -u root -e "DO 1" 2>/dev/null ;;
@@ -46,14 +28,6 @@ major=$major.${minor%%.*}
 main=$DIRECTORY/$major
 new=$main.new
 
-# The processes that work in a directory: a server.
-working_in() {
-    for process in /proc/[0-9]*; do
-        there=$(readlink "$process/cwd" 2>/dev/null) || continue
-        [ "$there" != "$1" ] || printf '%s\n' "${process#/proc/}"
-    done
-}
-
 # A text between quotes of SQL: each quote and backslash has a backslash before it.
 literal() {
     rest=$1 quoted=
@@ -67,26 +41,8 @@ literal() {
     printf "'%s'" "$quoted"
 }
 
-password=
-if [ -n "$PASSWORD_FILE" ]; then
-    secret=${PASSWORD_FILE##*/}
-    [ -r "$PASSWORD_FILE" ] && [ -f "$PASSWORD_FILE" ] || refuse \
-        "the secret '$secret' is missing: give the container the file $PASSWORD_FILE (podman run --secret $secret …)"
-    password=$(LC_ALL=C cat "$PASSWORD_FILE" && echo .)
-    password=${password%.}
-    password=${password%"
-"}
-    case $password in
-    '') refuse "the secret '$secret' is empty: $PASSWORD_FILE" ;;
-    *"
-"*) refuse "the secret '$secret' has several lines, and a password is one: $PASSWORD_FILE" ;;
-    esac
-fi
-
-[ "$(id -u)" = 0 ] || refuse "the database is started as root, which then becomes $ACCOUNT: run the container as root"
-mkdir -p "$DIRECTORY" "${SOCKET%/*}"
-chown "$ACCOUNT" "$DIRECTORY" "${SOCKET%/*}"
-chmod 0755 "$DIRECTORY" "${SOCKET%/*}"
+read_password
+own_directories "$DIRECTORY" "${SOCKET%/*}"
 
 for other in "$DIRECTORY"/*/ibdata1; do
     [ -e "$other" ] || continue
@@ -111,13 +67,7 @@ bootstrap() {
 
 fresh() {
     say "making a new data directory of MariaDB $major in $main"
-    for process in $(working_in "$new"); do
-        kill -9 "$process" 2>/dev/null || true
-    done
-    while [ -n "$(working_in "$new")" ]; do
-        sleep 0.1
-    done
-    rm -rf "$new"
+    clear_away "$new"
     as_owner mkdir -p "$new"
     as_owner mariadb-install-db --defaults-file="$ETC/mariadb.cnf" --datadir="$new" \
         --auth-root-authentication-method=socket --auth-root-socket-user=root --skip-test-db --skip-name-resolve \
@@ -143,20 +93,13 @@ fresh() {
         wait "$server" || refuse "the server of the new data directory did not end well"
         rm -f "$new/alone.sock" "$new/alone.pid"
     fi
-    sync -f "$new"
-    mv "$new" "$main"
-    sync -f "$DIRECTORY"
+    put_in_place "$new" "$main"
     say "the new data directory is there"
 }
 
 [ -e "$main" ] || fresh
 
-patience=600
-while [ -n "$(working_in "$main")" ]; do
-    [ $patience -gt 0 ] || refuse "another server works in $main"
-    patience=$((patience - 1))
-    sleep 0.1
-done
+wait_for "$main"
 
 # Its users, and the password of today.
 how="IDENTIFIED VIA unix_socket"

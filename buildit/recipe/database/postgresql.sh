@@ -5,53 +5,27 @@
 #   postgresql start    as root, under the init of the services
 #   postgresql ready    0 once the server answers; nobody else answers there while a cluster is made
 #
-# A cluster is made beside its place and moved there when it is whole and written, so a start that is
-# killed leaves nothing that counts: the next one begins again. The password goes from its file
-# through pipes: it is in no argument and no environment, and the server's log has no statement of it.
-# 78 is what cannot get better by starting again (sysexits.h, EX_CONFIG).
+# The password goes from its file through pipes: it is in no argument and no environment, and the
+# server's log has no statement of it.
 
-set -eu
-umask 077
-export LC_ALL=C.UTF-8 TZ=UTC0
 unset PGHOST PGPORT PGDATABASE PGUSER PGPASSFILE PGPASSWORD PGSERVICE PGOPTIONS
+. /usr/lib/buildit/database.sh
 
-ETC=${BUILDIT_ETC:-/etc/buildit}
-. "$ETC/database" # NAME USER PASSWORD_FILE PORT DIRECTORY SOCKET ACCOUNT INIT
-
-say() {
-    printf 'database: %s\n' "$1" >&2
-}
-
-refuse() {
-    say "$1"
-    exit 78
-}
-
-set -- "${1:-}" /usr/lib/postgresql/*/bin/postgres
-[ $# -eq 2 ] && [ -x "$2" ] || refuse "the image has not one PostgreSQL in /usr/lib/postgresql, but: ${*#?}"
-bin=${2%/postgres}
+ETC=/etc/buildit
+verb=${1:-}
+set -- /usr/lib/postgresql/*/bin/postgres
+[ $# -eq 1 ] && [ -x "$1" ] || refuse "the image has not one server of PostgreSQL, but: $*"
+bin=${1%/postgres}
 major=${bin#/usr/lib/postgresql/}
 major=${major%/bin}
 main=$DIRECTORY/$major/main
 new=$main.new
 
-case $1 in
+case $verb in
 ready) exec "$bin/pg_isready" -q -h "$SOCKET" -p "$PORT" -d "$NAME" -U "$USER" ;;
 start) ;;
-*) refuse "expected start or ready, found: $1" ;;
+*) refuse "expected start or ready, found: $verb" ;;
 esac
-
-as_owner() {
-    s6-applyuidgid -u "${ACCOUNT%:*}" -g "${ACCOUNT#*:}" -G "" "$@"
-}
-
-# The processes that work in a directory: a server, and what it left behind.
-working_in() {
-    for process in /proc/[0-9]*; do
-        there=$(readlink "$process/cwd" 2>/dev/null) || continue
-        [ "$there" != "$1" ] || printf '%s\n' "${process#/proc/}"
-    done
-}
 
 # A text between quotes of SQL, with standard_conforming_strings.
 literal() {
@@ -63,26 +37,8 @@ literal() {
     printf "'%s%s'" "$quoted" "$rest"
 }
 
-password=
-if [ -n "$PASSWORD_FILE" ]; then
-    secret=${PASSWORD_FILE##*/}
-    [ -r "$PASSWORD_FILE" ] && [ -f "$PASSWORD_FILE" ] || refuse \
-        "the secret '$secret' is missing: give the container the file $PASSWORD_FILE (podman run --secret $secret …)"
-    password=$(LC_ALL=C cat "$PASSWORD_FILE" && echo .)
-    password=${password%.}
-    password=${password%"
-"}
-    case $password in
-    '') refuse "the secret '$secret' is empty: $PASSWORD_FILE" ;;
-    *"
-"*) refuse "the secret '$secret' has several lines, and a password is one: $PASSWORD_FILE" ;;
-    esac
-fi
-
-[ "$(id -u)" = 0 ] || refuse "the database is started as root, which then becomes $ACCOUNT: run the container as root"
-mkdir -p "$DIRECTORY" "$SOCKET"
-chown "$ACCOUNT" "$DIRECTORY" "$SOCKET"
-chmod 0755 "$DIRECTORY" "$SOCKET"
+read_password
+own_directories "$DIRECTORY" "$SOCKET"
 
 for other in "$DIRECTORY"/*/main/PG_VERSION; do
     [ -e "$other" ] || continue
@@ -101,7 +57,8 @@ fi
 # A server without a way in but a socket of its own; all that reach it are let in.
 alone() {
     s6-applyuidgid -u "${ACCOUNT%:*}" -g "${ACCOUNT#*:}" -G "" "$bin/postgres" -D "$new" \
-        -c "config_file=$ETC/postgresql.conf" -c "hba_file=$new/alone.hba" -c listen_addresses= -c "unix_socket_directories=$new" -c unix_socket_permissions=0700 \
+        -c "config_file=$ETC/postgresql.conf" -c "hba_file=$new/alone.hba" \
+        -c listen_addresses= -c "unix_socket_directories=$new" -c unix_socket_permissions=0700 \
         -c log_statement=none -c log_min_messages=fatal &
     server=$!
     until as_owner "$bin/pg_isready" -q -h "$new" -p "$PORT"; do
@@ -116,13 +73,7 @@ ask_alone() {
 
 fresh() {
     say "making a new cluster of PostgreSQL $major in $main"
-    for process in $(working_in "$new"); do
-        kill -9 "$process" 2>/dev/null || true
-    done
-    while [ -n "$(working_in "$new")" ]; do
-        sleep 0.1
-    done
-    rm -rf "$new"
+    clear_away "$new"
     as_owner mkdir -p "$new"
     as_owner "$bin/initdb" --pgdata "$new" --username postgres --encoding UTF8 --locale C.UTF-8 \
         --data-checksums --auth-local peer --auth-host scram-sha-256 --no-instructions >/dev/null ||
@@ -139,21 +90,13 @@ fresh() {
     kill -INT "$server"
     wait "$server" || refuse "the new cluster's server did not end well"
     rm "$new/alone.hba"
-    sync -f "$new"
-    mv "$new" "$main"
-    sync -f "$DIRECTORY/$major"
+    put_in_place "$new" "$main"
     say "the new cluster is there"
 }
 
 [ -e "$main" ] || fresh
 
-# What a server that was killed left behind ends by itself; a new one may not begin before.
-patience=600
-while [ -n "$(working_in "$main")" ]; do
-    [ $patience -gt 0 ] || refuse "another server works in $main"
-    patience=$((patience - 1))
-    sleep 0.1
-done
+wait_for "$main"
 
 # Its user, and the password of today: to a server without clients, whose log has no statements.
 statement="ALTER ROLE \"$USER\" LOGIN"

@@ -1,8 +1,8 @@
 """The steps that a `database` step stands for: packages, an account, files, a service, variables.
 
 Packages are unpacked and nothing of them runs, so an image has no database before its container
-starts: the first start makes it (`postgresql.sh`, `mariadb.sh` beside this module). Pure but for
-reading these scripts.
+starts: the first start makes it (`postgresql.sh` and `mariadb.sh` beside this module, with
+`common.sh`). Pure but for reading these scripts.
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ def _plain_steps(
     owner = f"{uid}:{gid}"
     yield "directories", [{"path": engine.directory, "owner": owner, "mode": "0755"}]
     files = [f"{_ETC}/init/{number:02}-{_file_name(one)}" for number, one in enumerate(spec.init)]
-    script = Path(__file__).with_name(f"{engine.name}.sh").read_text("utf-8")
-    texts = [{"path": f"{_LIB}/{engine.name}", "content": script, "mode": "0755"}]
+    texts = [
+        {"path": f"{_LIB}/{engine.name}", "content": _script(engine.name), "mode": "0755"},
+        {"path": f"{_LIB}/database.sh", "content": _script("common")},
+    ]
     texts += [{"path": path, "content": text} for path, text in _settings(spec, owner, files)]
     yield "texts", texts
     if engine is POSTGRESQL:  # whose own are Perl, which finds out what Debian has of several
@@ -134,6 +136,10 @@ def _plain_steps(
         times = {"interval": "5s", "timeout": "10s", "retries": "12", "start": f"{_READY_SECONDS}s"}
         health: dict[str, Plain] = {"exec": ready, **times}
         yield "healthcheck", health
+
+
+def _script(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.sh").read_text("utf-8")
 
 
 def _runs_something(step: LoadedStep) -> bool:
