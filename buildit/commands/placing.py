@@ -56,11 +56,16 @@ def sync_task(taken: Taken, tree: Tree) -> tuple[Task, tuple[Entry, ...], tuple[
     """
     step, made = taken.step, dict[str, Entry]()
     placed: list[_Placing] = []
+    above = _new_directory(step, "")
+    if step.sources:  # as COPY does: --chmod is not for what is made on the way
+        above = replace(above, mode=0o755)
     for part in taken.parts:
         one = _Placing(_in_directory(part, ChainMap(made, dict(tree))), ChainMap(made, dict(tree)))
         placed.append(one)
-        made |= one.entries
-    entries = with_parents(made.values(), tree, _new_directory(step, ""), step.place)
+        below = ChainMap(made, dict(tree))
+        laid = with_parents(one.entries.values(), below, above, step.place)
+        made |= {each.path: each for each in laid}
+    entries = with_parents(made.values(), tree, above, step.place)
     files = [entry.path for entry in entries if entry.kind is Kind.FILE]
     texts: dict[str, bytes] = {}
     sources: dict[str, str] = {}
@@ -142,7 +147,8 @@ class _Placing:
         if not path:
             return
         new = self._own(found, _new_directory(self._step, path), self._step.dir_mode)
-        if lower is None:
+        # COPY gives a directory beneath the first the attributes of its source (BuildKit, buildah)
+        if lower is None or (self._step.sources and found.relative and found.entry != lower):
             self._put(found, new)
         elif self._step.dir_mode and lower.mode != new.mode:
             self._changed.append(f"/{path} ({lower.mode:04o})")

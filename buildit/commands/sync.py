@@ -244,13 +244,15 @@ GLOBS = frozenset("*?[")
 
 
 def expanded(pattern: str, names: Callable[[str], Iterable[str]], place: str) -> list[str]:
-    """The paths that a pattern fits, sorted; one without globs is itself. `names` gives what is in
-    a directory, nothing for what is none."""
-    found = [""]
+    """The paths that a pattern fits, sorted; one without globs is itself, whether it is there or
+    not. `names` gives what is in a directory, nothing for what is none."""
+    found, is_sure = [""], True
     for part in posixpath.normpath(pattern).strip("/").split("/"):
         if not GLOBS & {*part}:
-            found = [posixpath.normpath(posixpath.join(above, part)) for above in found]
+            there = [one for one in found if is_sure or part in names(one)]
+            found = [posixpath.normpath(posixpath.join(above, part)) for above in there]
             continue
+        is_sure = False
         matches = path_matcher(part, place=place)
         found = [
             posixpath.join(above, name)

@@ -108,7 +108,8 @@ class SyncSpec(Model):
     chmod: schema.Mode | None = None
     """Mode of files; without it 0755 for those with an x bit, else 0644."""
     dirmode: schema.Mode | None = None
-    """Mode of the directories that are synced or made on the way, such as 1777, else 0755."""
+    """Mode of the directories that are synced or, but for a list, made on the way, such as 1777;
+    else 0755."""
     owner: schema.Line | None = None
     """`uid:gid` of files and new directories: numbers, or names of packages or `users`; without it
     0:0, and of another image or an archive what they have there."""

@@ -196,3 +196,4 @@ def test_globs_are_of_one_directory_and_sorted() -> None:
     assert found == ["a/1.txt", "a/2.txt", "b/3.txt"]
     assert expanded(".", lambda _: [], "p") == ["."]
     assert expanded("*.go", lambda one: names.get(one, []), "p") == []
+    assert expanded("*/1.txt", lambda one: names.get(one, []), "p") == ["a/1.txt"]

@@ -24,7 +24,7 @@ PROXIES = (*_PROXIES, *(name.lower() for name in _PROXIES))
 _QUIET = ("SOURCE_DATE_EPOCH", "BUILDKIT_")
 """What tells a builder something and need not be declared."""
 
-_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of an image that says none (moby's `DefaultPathEnvUnix`)."""
 
 MOST_ARGUMENTS = 200
@@ -99,8 +99,7 @@ class Scope:
         Raises:
             RecipeError: it cannot be expanded.
         """
-        usual = {"PATH": _USUAL_PATH} if self.is_known else {}
-        values = ChainMap(self.environment, self.arguments, usual)
+        values = ChainMap(self.environment, self.arguments)
         try:
             escape = self.escape if quotes else "\\"
             found = expand(text, values, escape, self.is_known, quotes)

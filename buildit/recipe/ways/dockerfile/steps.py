@@ -9,7 +9,7 @@
 | RUN | `run: {exec: […], env: {arguments}, as-app: yes, network: yes, mounts: […]}` |
 | COPY, ADD | `sync`, `texts`: see `copying` |
 | ENV, LABEL, USER, STOPSIGNAL | `env`, `labels`, `user`, `stop-signal` |
-| WORKDIR | `workdir`, and `directories: [{path, keep: yes}]`, which makes what is missing |
+| WORKDIR | `workdir`, and `directories: [{path, keep: yes, owner}]` makes what is missing |
 | EXPOSE, VOLUME, ONBUILD | `ports`, `volumes`, `onbuild`: all of the stage, at its end |
 | ENTRYPOINT, CMD, SHELL | `entrypoint`, `cmd`, `shell`; ENTRYPOINT empties a base's `cmd` |
 | HEALTHCHECK | `healthcheck: {exec: …}`, `{script: …}` in the shell form, `{none: yes}` |
@@ -42,6 +42,7 @@ from buildit.recipe.ways.dockerfile.parse import (
     parse_trigger,
 )
 from buildit.recipe.ways.dockerfile.scope import (
+    USUAL_PATH,
     Scope,
     check_arguments,
     outer_scope,
@@ -135,6 +136,10 @@ def stage_steps(reading: StageReading, stage: Stage, base: Inherited | None) -> 
         done.add(stage.begin, "from", done.source(stage.begin, source))
     if known is not None:
         scope.environment |= dict(known.app.environment)
+        done.user = "" if known.app.user in ("", "0", "root") else known.app.user
+        if "PATH" not in scope.environment:
+            scope.environment["PATH"] = USUAL_PATH
+            done.add(stage.begin, "env", map_node(stage.begin.place, {"PATH": USUAL_PATH}))
         done.directory = known.app.working_directory or "/"
         done.shell = known.shell or DEFAULT_SHELL
         done.triggers = [parse_trigger(text, stage.begin.place) for text in known.onbuild]
@@ -153,6 +158,7 @@ class StageSteps:
     scope: Scope
     steps: list[Mapping] = field(default_factory=list)
     directory: str = "/"
+    user: str = ""
     shell: tuple[str, ...] = DEFAULT_SHELL
     ports: dict[str, Instruction] = field(default_factory=dict)
     volumes: dict[str, Instruction] = field(default_factory=dict)
@@ -323,7 +329,8 @@ def _workdir(at: StageSteps, one: Instruction) -> None:
     at.directory = "/" + path.lstrip("/")
     at.add(one, "workdir", text_node(one.place, at.directory))
     if at.directory != "/":
-        made = map_node(one.place, {"path": at.directory, "keep": "yes"})
+        owner = {"owner": at.user} if at.user else {}
+        made = map_node(one.place, {"path": at.directory, "keep": "yes", **owner})
         at.add(one, "directories", Sequence((made,), one.place))
 
 
@@ -331,6 +338,7 @@ def _user(at: StageSteps, one: Instruction) -> None:
     text = at.scope.text(one, _needed(one))
     if not text or text.count(":") > 1 or not all(text.split(":")):
         raise one.error(f"USER {text[:40]} is no user", "write USER NAME, or USER NAME:GROUP")
+    at.user = "" if text in ("0", "root", "0:0", "root:root") else text
     at.add(one, "user", text_node(one.place, text))
 
 

@@ -12,6 +12,7 @@ from buildit.errors import BuilditError, RecipeError, UsageError
 from buildit.model.image import App, Inherited
 from buildit.model.platform import PLATFORMS
 from buildit.model.recipe import RecipeOptions
+from buildit.recipe.ways.dockerfile.scope import USUAL_PATH
 from buildit.recipe.ways.dockerfile.steps import read_dockerfile
 from buildit.recipe.ways.find import Foreign, Translated
 from buildit.recipe.yaml.node import Node, Scalar, Sequence
@@ -55,9 +56,10 @@ def translated(
 
 
 def steps(text: str, *args: Any, **more: Any) -> list[Plain]:
-    """The steps of a file that begins with an image."""
-    done = translated(f"FROM scratch\n{text}", *args, **more)
-    return [plain(node) for node in done.steps.items]
+    """The steps of a file that begins with nothing, without the PATH that such an image has."""
+    first, *done = translated(f"FROM scratch\n{text}", *args, **more).steps.items
+    assert plain(first) == {"env": {"PATH": USUAL_PATH}}
+    return [plain(node) for node in done]
 
 
 def over(text: str, **more: Any) -> list[Plain]:
@@ -130,7 +132,13 @@ def test_a_base_is_awaited_where_it_matters() -> None:
 
 
 def test_what_a_base_keeps_is_read_first() -> None:
-    base = Inherited(App((), onbuild=("ARG V=1", "COPY . /app/", "RUN <<E\nmake $V\nE")))
+    base = Inherited(
+        App(
+            (),
+            environment=(("PATH", "/b"),),
+            onbuild=("ARG V=1", "COPY . /app/", "RUN <<E\nmake $V\nE"),
+        )
+    )
     done = [plain(one) for one in translated("FROM x\nRUN a $V", base, V="2").steps.items]
     assert done == [
         {"from": {"oci": "x"}},
@@ -166,7 +174,7 @@ def test_run_with_the_shell_of_the_image() -> None:
         {"cmd": ["/bin/bash", "-ec", "b"]},
         {"entrypoint": ["/bin/bash", "-ec", "c"]},
     ]
-    base = Inherited(App((), interpreter=("/bin/ash", "-c")))
+    base = Inherited(App((), environment=(("PATH", "/b"),), interpreter=("/bin/ash", "-c")))
     assert over("RUN a", base=base) == [{"run": run("a", "/bin/ash", "-c")}]
 
 
@@ -282,7 +290,7 @@ def test_copy_from() -> None:
         ("ctx", {"oci": "oci:../c"}),
     ):
         done = translated(text.format(name), images={"ctx": "oci:../c"}).steps.items
-        assert [plain(one) for one in done] == [sync("a", "b", dest="/x/", **{"from": origin})]
+        assert [plain(one) for one in done[1:]] == [sync("a", "b", dest="/x/", **{"from": origin})]
     told = translated(text.format("on")).remarks
     assert told == (
         "Dockerfile:3:1: no stage is called 'on', so it is an image; did you mean one?",
@@ -293,11 +301,11 @@ def test_what_docker_leaves_out_stays_out_of_the_context_alone() -> None:
     beside = {".dockerignore": "*.o\n", "ci.Dockerfile.dockerignore": "*.c\n"}
     text = "FROM scratch AS a\nCOPY . /\nFROM scratch\nCOPY . /\nCOPY --from=a / /"
     done = translated(text, beside=beside)
-    assert [plain(one) for one in done.steps.items] == [
+    assert [plain(one) for one in done.steps.items[1:]] == [
         sync(".", dest="/", ignore=["*.o"]),
         sync(".", dest="/", **{"from": {"stage": "a"}}),
     ]
-    other = translated(text, beside=beside, name="ci.Dockerfile").steps.items[0]
+    other = translated(text, beside=beside, name="ci.Dockerfile").steps.items[1]
     assert plain(other) == sync(".", dest="/", ignore=["*.c"])
 
 
@@ -388,6 +396,8 @@ def test_workdir_and_user() -> None:
         {"directories": [{"path": "/srv", "keep": "yes"}]},
         {"user": "me:5"},
     ]
+    owned = {"path": "/srv/a", "keep": "yes", "owner": "me"}
+    assert over("USER me\nWORKDIR a")[-1] == {"directories": [owned]}
 
 
 def test_ports_and_volumes_are_all_of_the_stage() -> None:
@@ -396,7 +406,7 @@ def test_ports_and_volumes_are_all_of_the_stage() -> None:
         {"ports": ["80/tcp", "53/udp", "90/tcp", "91/tcp", "92/tcp"]},
         {"volumes": ["/a", "/b", "/c d"]},
     ]
-    done = translated("FROM scratch\nEXPOSE 1\n\nEXPOSE 2").steps.items[0]
+    done = translated("FROM scratch\nEXPOSE 1\n\nEXPOSE 2").steps.items[1]
     ports = done.get("ports")  # type: ignore[union-attr]
     assert isinstance(ports, Sequence)
     assert [item.place.line for item in ports.items] == [2, 4]
