@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.commands.mending import every_deb, input_blobs, made_blobs, until_whole
@@ -19,7 +18,6 @@ from buildit.commands.run import (
     Unbuilt,
     check_rules,
     lock,
-    of_stage,
     prepare,
     prepared_each,
     run_of,
@@ -153,42 +151,31 @@ def build_parts(
 def _planned(
     options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> Prepared:
-    """The plan of a container. The one that it begins with is built first, where it is not as its
-    files and its lock say: its layers, which its tests look at, by its own lock.
+    """The plan of a container. What it begins with is built first, where it is not as its files and
+    its lock say: its layers, which its tests look at, by its own lock.
 
     Raises:
         BuilditError: as `prepare`, or as a build of the one below.
     """
-    made: set[tuple[Path, str]] = set()
-    while True:
-        try:
-            return prepare(options, report)
-        except Unbuilt as error:
-            # two may lack the same one below them
-            lacking = {(one.asked.directory, one.asked.recipe.stage): one for one in error.every()}
-            if not made.isdisjoint(lacking):
-                raise
-            made |= lacking.keys()
-            for (_, stage), one in lacking.items():
-                what = f"the stage {stage}" if stage else str(one.asked.directory)
-                report(Notice(f"{what} is built first: {one.reason}"))
-                with of_stage(stage):
-                    _make_base(one.asked, report, stop, lost)
+    try:
+        return prepare(options, report)
+    except Unbuilt:
+        from buildit.commands.below import FirstBuilds
 
+    def make(asked: Options) -> None:
+        prepared = _locked(below.planned(asked), report)
+        with _at_work([prepared], report, stop, lost) as works:
+            obtain(works)
+            for work in works:
+                work.stacked()
+            keep_roots(works)
+            if prepared.fresh:
+                if not asked.locked:
+                    keep_outputs(works)
+                prepared.keep_plan()
 
-def _make_base(
-    asked: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
-) -> None:
-    prepared = _locked(_planned(asked, report, stop, lost), report)
-    with _at_work([prepared], report, stop, lost) as works:
-        obtain(works)
-        for work in works:
-            work.stacked()
-        keep_roots(works)
-        if prepared.fresh:
-            if not asked.locked:
-                keep_outputs(works)
-            prepared.keep_plan()
+    below = FirstBuilds(make, options.jobs, report)
+    return below.planned(options)
 
 
 def _locked(prepared: Prepared, report: Reporter) -> Prepared:
