@@ -70,6 +70,9 @@ from buildit.store.cas import Store
 
 Obtain = Callable[[Task], Artifact]
 
+_OFFSETS = "offsets"
+"""Where a store keeps what is known of the layers of bases."""
+
 
 @dataclass(slots=True)
 class Stack:
@@ -183,6 +186,10 @@ class Stack:
                 say += f"`run: {{script: apt-get install -y {name}, debs: [{name}]}}` installs it"
                 self.remarks.append(say)
 
+    def contents(self, tree: Rootfs | Overlay) -> Contents:
+        """What opens the files of a tree of layers of the store."""
+        return Contents(tree, self.store.path, self.store.cache(_OFFSETS))
+
     def text_of(self, path: str) -> str:
         """A file of the whole image so far, as text; empty where there is none.
 
@@ -193,7 +200,7 @@ class Stack:
         member = rootfs.tree.get(way(path, rootfs.find).end or "")
         if member is None or member.entry.kind is not Kind.FILE:
             return ""
-        with closing(Contents(rootfs, self.store.path).open(member)) as stream:
+        with closing(self.contents(rootfs).open(member)) as stream:
             return stream.read(LARGEST_ACCOUNTS).decode("utf-8", "replace")
 
     def accounts(self) -> Ids:
@@ -343,7 +350,7 @@ class Stack:
         for name, one in outputs:
             layer = Layer(one.diff_id, one.size, f"{title}, {name}", one.contents, LayerKind.FROM)
             whole.lay(layer, self.listing(one.contents))
-        return SourceTree(whole, self.store.path, title)
+        return SourceTree(whole, self.contents(whole), title)
 
     def symlinks(self, step: SymlinksStep) -> None:
         """Add the layer of a step with links.
@@ -376,7 +383,7 @@ class Stack:
             RecipeError: the image has no such path.
         """
         whole = self._whole()
-        contents = Contents(whole, self.store.path)
+        contents = self.contents(whole)
 
         def content(path: str, member: Member) -> LayerFile:
             layer = whole.layers[member.layer]

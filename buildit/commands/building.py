@@ -487,8 +487,7 @@ class _Work:
         from buildit.commands import starting
 
         platform = PLATFORMS[self.prepared.plan.toolchain.platform]
-        path = self.run.store.path
-        tree = starting.image_tree(rootfs, path, platform)
+        tree = starting.image_tree(rootfs, made.contents(rootfs), platform)
         builds = {key for key, _ in made.members if kind_of(self.tasks[key]).builds}
         debs = [(self.done[key], name) for key, name in made.members if key not in builds]
         waived = starting.waived_needs([self.done[key] for key in builds])
@@ -496,7 +495,9 @@ class _Work:
             start = start_of(replace(one, written=None))
             if start.program is not None:
                 seen = rootfs if not start.only else left_of(rootfs, start.only)
-                left = tree if seen is rootfs else starting.image_tree(seen, path, platform)
+                left = tree
+                if seen is not rootfs:
+                    left = starting.image_tree(seen, made.contents(seen), platform)
                 said = None if one.content else self._program_place()
                 place = said or one.place
                 starting.check_starts(left, start.program, start.environment, waived, place)

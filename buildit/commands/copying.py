@@ -12,7 +12,6 @@ from buildit.archive.contents import way
 from buildit.commands.sync import SyncedBefore, expanded, wrong_sync
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Overlay, linked
-from buildit.image.output import BlobPath
 from buildit.model.globs import path_matcher
 from buildit.model.plan import LayerFile, SyncStep
 from buildit.model.tree import YEAR_1980, Entry, Kind
@@ -24,7 +23,7 @@ class SourceTree:
     """The merged tree of layers that files are taken of; `title` names it to people."""
 
     whole: Overlay
-    blob: BlobPath
+    contents: Contents
     title: str
 
     def names(self, directory: str) -> list[str]:
@@ -49,7 +48,6 @@ class SourceTree:
             known = [posixpath.join(above, name) for name in self.names(above)]
             hint = hint_of(source, known) if known else "look at it: buildit ls IMAGE"
             raise wrong_sync(step.place, f"there is no {source!r} in {self.title}", hint)
-        contents = Contents(self.whole, self.blob)
         excluded = [path_matcher(glob, place=step.place) for glob in step.exclude]
         beneath = {
             path: member
@@ -66,7 +64,7 @@ class SourceTree:
             ):
                 left_out.add(relative)
                 continue
-            found.append(_node(relative, member, end, tree, contents))
+            found.append(_node(relative, member, end, tree, self.contents))
         return found
 
     def _find(self, path: str) -> Entry | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from buildit.commands.accounts import GROUP, PASSWD
 from buildit.errors import RecipeError, UsageError
 from buildit.image.launch import Accounts, Launch, identity_of, launch_environment, launch_of
-from buildit.image.layertar import Contents
 from buildit.make.image_test import NOBODY_STARTS, Starting, found_file, image_test_task
 from buildit.model.image import App
 from buildit.model.image_test import FileTest, ImageTest
@@ -39,7 +38,7 @@ def test_tasks(plan: ContainerPlan, app: App | None, made: Stack) -> Iterator[Ta
             message = "there is no app that could answer"
             hint = "say what runs: `- entrypoint: [/usr/bin/x]`"
             raise RecipeError(message, place=test.place, hint=hint)
-        contents, copies = Contents(rootfs, made.store.path), []
+        contents, copies = made.contents(rootfs), []
         for one in files:
             entry = found_file(entries, one) if one.content else None
             if entry is not None and entry.kind is Kind.FILE:

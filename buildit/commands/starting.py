@@ -18,7 +18,6 @@ from buildit.archive.contents import way
 from buildit.errors import RecipeError
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Rootfs
-from buildit.image.output import BlobPath
 from buildit.image.rules import program_problem
 from buildit.make.capture import needs
 from buildit.make.capture.elf import ELF_MAGIC, Elf, MalformedElf, machine_of, read_elf, unmet
@@ -78,10 +77,10 @@ class ImageTree:
         return cast(BinaryIO, io.BufferedReader(self.contents.open(self.members[path])))
 
 
-def image_tree(rootfs: Rootfs, blob: BlobPath, platform: Platform) -> ImageTree:
-    """The merged tree of an image, with the bytes that `blob` finds."""
+def image_tree(rootfs: Rootfs, contents: Contents, platform: Platform) -> ImageTree:
+    """The merged tree of an image, with what opens its files."""
     names = frozenset(path.rpartition("/")[2] for path in rootfs.tree)
-    return ImageTree(rootfs.tree, Contents(rootfs, blob), platform, names)
+    return ImageTree(rootfs.tree, contents, platform, names)
 
 
 def check_starts(

@@ -7,9 +7,10 @@ a base are as somebody else wrote them: their headers are read.
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,7 @@ from buildit.archive.tar.read import read_tar
 from buildit.archive.tar.write import BLOCK, END, TarWriter, header_blocks
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
+from buildit.files import replacing
 from buildit.image.merge import GENERATED, Member, Overlay, Rootfs
 from buildit.image.output import BlobPath, open_blob
 from buildit.image.reading import FOREIGN, Hashed
@@ -103,13 +105,36 @@ _READ: dict[Digest, Mapping[str, int]] = {}
 """What `read_offsets` said of a base's layers: seconds for a large one, and a digest names bytes
 that never change."""
 
+_KEPT = "1"
+"""Version of what is kept of it from one run to the next."""
+
+
+def _kept_offsets(path: Path) -> Mapping[str, int] | None:
+    """What an earlier run kept; None where that is nothing, or no such thing."""
+    try:
+        found = json.loads(path.read_bytes())
+        starts = dict(zip(found["paths"], found["starts"], strict=True))
+        if found["format"] != _KEPT or not all(type(one) is int for one in starts.values()):
+            return None
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    return starts
+
+
+def _keep_offsets(path: Path, starts: Mapping[str, int]) -> None:
+    kept = {"format": _KEPT, "paths": [*starts], "starts": [*starts.values()]}
+    with suppress(OSError), replacing(path) as stream:
+        stream.write(json.dumps(kept, separators=(",", ":")).encode("utf-8", "surrogateescape"))
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Opens the bytes of members of a merged tree."""
+    """Opens the bytes of members of a merged tree. `kept` is a directory for what is known of a
+    base's layers, which any run may take or lose."""
 
     rootfs: Rootfs | Overlay
     blob: BlobPath
+    kept: Path | None = None
     _starts: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def open(self, member: Member) -> Slice:
@@ -139,10 +164,20 @@ class Contents:
         if layer.kind is not LayerKind.FROM:
             return offsets(self.rootfs.listings[number], layer)
         if layer.diff_id not in _READ:
-            descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
-            with open(descriptor, "rb") as stream:
-                _READ[layer.diff_id] = read_offsets(stream, layer.title)
+            _READ[layer.diff_id] = self._of_base(layer)
         return _READ[layer.diff_id]
+
+    def _of_base(self, layer: Layer) -> Mapping[str, int]:
+        path = None if self.kept is None else self.kept / layer.diff_id
+        known = None if path is None else _kept_offsets(path)
+        if known is not None:
+            return known
+        descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
+        with open(descriptor, "rb") as stream:
+            starts = read_offsets(stream, layer.title)
+        if path is not None:
+            _keep_offsets(path, starts)
+        return starts
 
     @contextmanager
     def checked(self, member: Member) -> Iterator[Hashed]:

@@ -13,6 +13,7 @@ from buildit.commands.starting import ImageTree, check_starts, image_tree, remar
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
 from buildit.image.formats.table import rootfs_of, start_of
+from buildit.image.layertar import Contents
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, LayerKind
 from buildit.model.platform import PLATFORMS
@@ -45,7 +46,7 @@ def tree(blobs: BlobDirectory, packages: Pairs, synced: Pairs = ()) -> ImageTree
     if synced:
         layers.append(blobs.layer("sync files", synced, LayerKind.STEP))
     rootfs = rootfs_of(Image("x", "1", "linux", "amd64", tuple(layers), 0, "oci"), blobs)
-    return image_tree(rootfs, blobs, PLATFORMS["linux/amd64"])
+    return image_tree(rootfs, Contents(rootfs, blobs), PLATFORMS["linux/amd64"])
 
 
 def check(

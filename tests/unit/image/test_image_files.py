@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,11 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.streams import run_all
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
+from buildit.image import layertar
 from buildit.image.formats.table import rootfs_of
 from buildit.image.layertar import Contents
 from buildit.image.output import copy_blob, replacing_output
+from buildit.model.image import LayerKind
 from buildit.model.tree import Entry, Kind
 from buildit.store.blobs import CorruptBlob
 from tests.unit.image.samples import BlobDirectory, emit, file, image
@@ -245,3 +248,30 @@ def test_a_work_that_never_began_does_not_hide_the_failure(monkeypatch: pytest.M
     monkeypatch.setattr("buildit.archive.streams.Event", Late)
     with pytest.raises(KeyError):
         run_all([lambda: None, fail], 2)
+
+
+def test_where_files_of_a_base_lie_is_kept_for_the_next_run(
+    blobs: BlobDirectory, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    texts = {"etc/a": b"a" * 700, "etc/b": b"b" * 10, "etc/\udcff": b"c"}
+    layer = blobs.layer("base", [file(*pair) for pair in texts.items()], LayerKind.FROM)
+    tree = rootfs_of(image((layer,), "rootfs"), blobs)
+
+    def read() -> dict[str, bytes]:
+        layertar._READ.clear()  # as in the next run
+        contents = Contents(tree, blobs, kept)
+        found = {}
+        for path in texts:
+            with closing(contents.open(tree.tree[path])) as stream:
+                found[path] = stream.read()
+        return found
+
+    assert read() == texts
+    (told,) = kept.iterdir()
+    first = told.read_bytes()
+    for said in (first, b"", b"[]", b'{"format":"1","paths":["etc/a"],"starts":["0"]}'):
+        told.write_bytes(said)
+        assert read() == texts
+        assert told.read_bytes() == first
