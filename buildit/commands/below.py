@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,19 @@ from pathlib import Path
 from buildit.archive.streams import submit
 from buildit.commands.run import Options, Prepared, Unbuilt, of_stage, prepare
 from buildit.events import Notice, Reporter
+from buildit.model.plan import RunStep
+from buildit.model.words import counted, some
 from buildit.sandbox.spaces import own_children
 
 _Asked = tuple[Path, str, str]
+
+
+def network_remark(steps: Iterable[RunStep]) -> Iterator[str]:
+    """One line about all commands of a container that have a network."""
+    places = [step.place for step in steps if step.network]
+    if places:
+        what = f"{counted(len(places), 'command')} with a network: nothing pins what is fetched, "
+        yield f"{what}and the layers are tasks of this store alone ({some(places, 3)})"
 
 
 class FirstBuilds:

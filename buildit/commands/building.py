@@ -160,10 +160,12 @@ def _planned(
     try:
         return prepare(options, report)
     except Unbuilt:
-        from buildit.commands.below import FirstBuilds
+        from buildit.commands.below import FirstBuilds, network_remark
 
     def make(asked: Options) -> None:
         prepared = _locked(below.planned(asked), report)
+        for remark in network_remark(prepared.plan.commands):
+            report(Notice(remark))
         with _at_work([prepared], report, stop, lost) as works:
             obtain(works)
             for work in works:

@@ -36,8 +36,11 @@ def container_base(
     """
     prepared = prepare(asked, downloads.report).with_synced()
     plan, store = prepared.plan, downloads.store
-    if moved := prepared.pins.moved():
-        raise Unbuilt(asked, place, f"its lock would change: {moved[0]}")
+    pins = prepared.pins
+    if moved := pins.moved():
+        known = pins.platform in pins.lock.sections
+        reason = f"its lock would change: {moved[0]}" if known else "it was never built"
+        raise Unbuilt(asked, place, reason)
     tasks = Tasks(plan)
     where = place_of(plan, store, Limits(), downloads.report, threading.Event())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.assemble import image
 from buildit.commands.bases import Base, begun_with, inherited_labels, moved_base, supposed
+from buildit.commands.below import network_remark
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.copies import Copies, copies_of
 from buildit.commands.debian_source import pin_source
@@ -279,7 +280,8 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
             a package, nor the container, nor a synced file (`synced`) declares.
     """
     ids = synced.over(_declared(plan.tasks, plan.users, plan.groups))
-    remarks = [f"not for release: {told}" for told in plan.unreleased()] + [*plan.remarks]
+    remarks = [f"not for release: {told}" for told in plan.unreleased()]
+    remarks += [*plan.remarks, *network_remark(plan.commands)]
     late, app = plan.is_late, plan.app
     if late and app is not None:  # what files of layers decide is looked at over them
         app = supposed(app)

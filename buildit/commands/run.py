@@ -555,7 +555,8 @@ def lock(prepared: Prepared, report: Reporter) -> None:
         return
     if pins.platform in pins.lock.sections:
         for line in lines:
-            report(Notice(f"lock: {line}"))
+            if not line.startswith("image stage:"):  # what moved it is said of the stage
+                report(Notice(f"lock: {line}"))
     if options.locked or options.use:
         return
     write_sections(options.directory, {pins.platform: pins.section}, pins.lock)

@@ -81,10 +81,6 @@ from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.names import FailedBuild, find_failure
 
-NETWORK_SAID = (
-    "it has a network: nothing pins what it fetched, and its layer is a task of this store alone"
-)
-
 KEPT, UNUSED = 400, 14 * 86400.0
 """How many trees of layers a store keeps, and for how many seconds after their last use."""
 
@@ -162,8 +158,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         # its tree is that of the layer, which the next step runs over
         (layer / _UPPER).rename(layer / "tree")
         owned.adopt(laid_name(output.diff_id, ids), layer, WHOLE)
-    said = [NETWORK_SAID] if inputs.network else []
-    place.warn(task, (*said, *told(remarks)))
+    place.warn(task, told(remarks))
     return made
 
 

@@ -336,8 +336,11 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
     )
     lines += _moved("tag of ", *tagged)
     lines += _moved("fact ", *({**section.facts} for section in (old, new)))
-    lines += _moved("image ", *({**section.images} for section in (old, new)))
-    lines += _moved("file ", *({**section.files} for section in (old, new)))
+    for prefix, digests in (
+        ("image ", [old.images, new.images]),
+        ("file ", [old.files, new.files]),
+    ):
+        lines += _moved(prefix, *({k: sha[:12] for k, sha in each.items()} for each in digests))
     sources = ([(one, one.digest) for one in each.sources] for each in (old, new))
     patches = ([(one, one.canonical) for one in each.patches] for each in (old, new))
     for prefix, rows in (("source of ", sources), ("patch of ", patches)):

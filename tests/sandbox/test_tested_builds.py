@@ -115,7 +115,7 @@ def test_steps_and_tests_are_no_tasks_of_a_binhost(world: World) -> None:
     )
     code, told = world("build", "container", "--push")
     assert code == 0, told
-    assert "it has a network: nothing pins what it fetched" in told
+    assert "1 command with a network: nothing pins what is fetched" in told
     store, depot = world.project.root / "store", world.project.root / "depot"
 
     def steps(root: Path) -> list[str]:
@@ -134,5 +134,5 @@ def test_steps_and_tests_are_no_tasks_of_a_binhost(world: World) -> None:
     (world.project.root / "out").rename(world.project.root / "former-out")
     code, told = world("build", "container")
     assert code == 0, told
-    assert "it has a network: nothing pins what it fetched" in told
+    assert "1 command with a network: nothing pins what is fetched" in told
     assert "depot" not in told
