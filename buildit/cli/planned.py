@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from buildit.commands.run import (
     Options,
     Prepared,
     Run,
+    Unbuilt,
     lock,
     prepare,
     prepared_each,
@@ -57,8 +59,9 @@ _STATES = {
 """Where a package would come from, in the words of `plan` and of `why`."""
 
 
-def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
-    """One line a package, dependencies first, then what would be fetched."""
+def plan_lines(plan: ContainerPlan, found: Forecast, stage: str = "") -> tuple[str, ...]:
+    """One line a package, dependencies first, then what would be fetched; `stage` is the one of
+    its recipe that it is a plan of."""
     rows = [
         (one.node.label, key_uuid(one.node.key), _STATES[one.state][0].format(one.why))
         for one in found.packages
@@ -74,7 +77,8 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
     if debs:
         fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(debs))})")
     packages = sum(task.inputs.image is None for task in plan.tasks)
-    head = f"{plan.label} for {plan.platform}: {counted(packages, 'package')}"
+    title = f"{plan.label}, the stage {stage}," if stage else plan.label
+    head = f"{title} for {plan.platform}: {counted(packages, 'package')}"
     kept = ["Set-id bits are kept:", *kept] if kept else []
     return (printable(head), *columns(rows, "  "), *kept, *step_lines(plan, found), *fetched)
 
@@ -170,10 +174,19 @@ def _base_plain(one: Outlook) -> dict[str, object]:
     }
 
 
-def _plans_plain(plans: Sequence[tuple[ContainerPlan, Forecast]]) -> dict[str, object]:
-    """That of the first platform, with those of the others in `further`, if there are any."""
-    first, *others = (plan_plain(*plan) for plan in plans)
-    return {**first, "further": others} if others else first
+def _plans_plain(plans: Sequence[_Foreseen], waiting: Sequence[str] = ()) -> dict[str, object]:
+    """That of the first platform, with those of the others in `further`, if there are any, and what
+    is known later in `waiting`."""
+    said = [
+        {**plan_plain(plan, found), **({"stage": stage} if stage else {})}
+        for plan, found, stage in plans
+    ]
+    first, *others = said
+    return {
+        **first,
+        **({"further": others} if others else {}),
+        **({"waiting": list(waiting)} if waiting else {}),
+    }
 
 
 def _about(node: Task, state: State) -> dict[str, object]:
@@ -212,31 +225,56 @@ def plan_verb(asked: Requested) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched; of a stack for each
     of its containers. Builds nothing."""
     with asked.screen() as screen:
-        found: list[tuple[ContainerPlan, Forecast]] = []
-        for one in _prepared(asked.options, screen):
+        found: list[_Foreseen] = []
+        waiting: list[str] = []
+        for one in _prepared(asked.options, screen, waiting):
             prepared = one.with_synced()
             for remark in prepared.plan.remarks:
                 screen(Notice(remark))
             announce(prepared, screen)
             with run_of(prepared, screen) as run:
-                found.append((prepared.plan, _forecast(prepared, run)))
+                stage = prepared.options.recipe.stage
+                found.append((prepared.plan, _forecast(prepared, run), stage))
     give(
         found,
-        lambda plans: (line for plan in plans for line in plan_lines(*plan)),
-        _plans_plain,
+        lambda plans: (*(line for plan in plans for line in plan_lines(*plan)), *waiting),
+        partial(_plans_plain, waiting=waiting),
         as_json=asked.as_json,
     )
 
 
-def _prepared(asked: Options, report: Reporter) -> Iterator[Prepared]:
-    """The plans of a container, or of all that are built for a stack."""
+_Foreseen = tuple[ContainerPlan, Forecast, str]
+"""A plan, what a build of it would do, and the stage of the recipe that it is of."""
+
+
+def _prepared(asked: Options, report: Reporter, waiting: list[str]) -> Iterator[Prepared]:
+    """The plans of a container, or of all that are built for a stack; `waiting` grows by what is
+    only known once others are built."""
     if find_stack(asked.directory, asked.recipe) is None:
-        yield from prepared_each(asked, report)
+        yield from _prepared_below(asked, report, waiting, set())
         return
     from buildit.cli.stacks import each_container
 
     for one in each_container(asked):
-        yield from prepared_each(one, report)
+        yield from _prepared_below(one, report, waiting, set())
+
+
+def _prepared_below(
+    asked: Options, report: Reporter, waiting: list[str], seen: set[tuple[Path, str]]
+) -> Iterator[Prepared]:
+    """The plans of a container; where containers or stages below it are not built, theirs."""
+    try:
+        yield from prepared_each(asked, report)
+    except Unbuilt as error:
+        names: dict[str, None] = {}
+        for one in error.every():
+            stage = one.asked.recipe.stage
+            names[f"the stage {stage}" if stage else str(one.asked.directory)] = None
+            if (one.asked.directory, stage) not in seen:
+                seen.add((one.asked.directory, stage))
+                yield from _prepared_below(one.asked, report, waiting, seen)
+        own = f"the stage {asked.recipe.stage}" if asked.recipe.stage else str(asked.directory)
+        waiting.append(printable(f"{own}: known once these are built: {', '.join(names)}"))
 
 
 def split_words(given: Options, words: tuple[str, ...]) -> tuple[Options, tuple[str, ...]]:

@@ -94,6 +94,9 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
     missing = [node for node in plan.tasks if node.key in state.missing]
     perhaps = {d.digest for t in missing for d in t.inputs.every_deb() if d.digest != t.subject}
 
+    first = plan.begins_with
+    below = None if first is None else first.key
+
     def outlook(node: Task) -> Outlook:
         if node.key in state.missing:
             if not kind_of(node).builds:
@@ -102,7 +105,9 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
         if node.key in binhosts:
             return Outlook(node, State.BINHOST, binhosts[node.key])
         if node.key in state.found:
-            return Outlook(node, State.STORE, set_ids=_set_ids(node, state.found, store))
+            is_copied = node.inputs.image is not None and node.key != below
+            kept = () if is_copied else _set_ids(node, state.found, store)
+            return Outlook(node, State.STORE, set_ids=kept)
         return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
 
     return Forecast(tuple(map(outlook, plan.tasks)), tuple(_fetches(missing, plan, store)))

@@ -240,3 +240,27 @@ def test_what_is_refused_has_its_line(dockerfiles: Dockerfiles, line: str, messa
     said = dockerfiles.fails("--offline")
     assert message in said
     assert "Dockerfile:" in said
+
+
+def test_a_plan_of_stages_that_are_not_built_is_theirs(dockerfiles: Dockerfiles) -> None:
+    dockerfiles.write(
+        f"""\
+FROM base AS low
+RUN {NET} echo low > /low
+FROM base AS beside
+RUN {NET} echo beside > /beside
+FROM base
+COPY --from=low /low /srv/
+COPY --from=beside /beside /srv/
+"""
+    )
+    code, said = dockerfiles("plan", "container", "--build-context", "base=oci:base.oci")
+    assert code == 0, said
+    assert ", the stage low, for linux/" in said
+    assert ", the stage beside, for linux/" in said
+    assert "echo low > /low" in said
+    assert "container: known once these are built: the stage low, the stage beside" in said
+    assert not (dockerfiles.project.container / "buildit.lock").exists()
+    dockerfiles.build()
+    code, said = dockerfiles("plan", "container", "--build-context", "base=oci:base.oci")
+    assert (code, "known once" in said) == (0, False), said
