@@ -169,7 +169,7 @@ def _planned(
         with _at_work([prepared], report, stop, lost) as works:
             obtain(works)
             for work in works:
-                work.stacked()
+                work.stacked(starts=not asked.recipe.stage)
             keep_roots(works)
             if prepared.fresh:
                 if not asked.locked:
@@ -421,8 +421,9 @@ class _Work:
         for line in lines:
             self.place.report(Notice(f"not reproducible: {line}", warning=True))
 
-    def stacked(self) -> tuple[StackedImage, ...]:
-        """Stack the layers for all images; the layers of its steps are found or made here."""
+    def stacked(self, *, starts: bool = True) -> tuple[StackedImage, ...]:
+        """Stack the layers for all images; the layers of its steps are found or made here. A stage
+        is no image that `starts`."""
         from buildit.commands.assemble import image
         from buildit.commands.settling import with_app
 
@@ -432,7 +433,7 @@ class _Work:
         app = made.app(plan)
         images = [with_app(one, app) for one in images]
         rootfs = made.rootfs() if images else None
-        if rootfs is not None and made.layers:
+        if rootfs is not None and made.layers and starts:
             self._look_through(images, rootfs, made)
         if plan.tests:
             from buildit.commands.finished import test_tasks

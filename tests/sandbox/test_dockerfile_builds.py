@@ -266,3 +266,19 @@ COPY --from=beside /beside /srv/
     dockerfiles.build()
     code, said = dockerfiles("plan", "container", "--build-context", "base=oci:base.oci")
     assert (code, "known once" in said) == (0, False), said
+
+
+def test_a_stage_is_no_image_that_must_start(dockerfiles: Dockerfiles) -> None:
+    dockerfiles.write(
+        f"""\
+FROM base AS shared
+CMD ["/opt/app"]
+FROM shared
+RUN {NET} mkdir -p /opt; printf '#!/bin/sh\\necho it runs\\n' > /opt/app; chmod 755 /opt/app
+"""
+    )
+    dockerfiles.build()
+    (image,) = (dockerfiles.project.root / "out").glob("*.oci")
+    assert dockerfiles("run", str(image)) == (0, "it runs\n")
+    told = dockerfiles.fails("--target", "shared")  # asked for, it is one
+    assert "the image runs /opt/app" in told
