@@ -24,6 +24,9 @@ ROOMS = ("e2e", "sandbox", "integration", "network", "golden", "unit")
 that while another, for `e2e`, unpacks the toolchain which both use."""
 
 
+_STACKS = ("tests/sandbox/test_stack_up.py", "tests/integration/test_databases.py")
+
+
 def worker() -> str | None:
     """The name of this worker, `gw0`; None in a process that runs all tests by itself."""
     return os.environ.get("PYTEST_XDIST_WORKER")
@@ -36,8 +39,10 @@ def room_of(nodeid: str) -> str:
 
 
 def unit_of_work(nodeid: str) -> str:
-    """What one worker runs as a whole: a file, or a room whose files share what is dear."""
-    return "tests/e2e" if room_of(nodeid) == "e2e" else nodeid.partition("::")[0]
+    """What one worker runs as a whole: a file, or a room whose files share what is dear. Stacks of
+    podman's are in one: it has one server of names for all networks of the machine."""
+    file = nodeid.partition("::")[0]
+    return "tests/e2e" if room_of(nodeid) == "e2e" or file in _STACKS else file
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -230,7 +230,9 @@ def opened_log(path: Path, limit: int, secrets: Secrets = NO_SECRETS) -> Iterato
         with contextlib.closing(LogFile(path, limit, secrets)) as kept:
             yield kept
     except OSError as error:
-        raise StoreError(f"the log cannot be written: {error}", place=str(path)) from error
+        message = f"the log cannot be written: {error.strerror}"
+        hint = "free some space there, or name another store (`store:`), and run it again"
+        raise StoreError(message, place=str(path), hint=hint) from error
 
 
 @contextlib.contextmanager
